@@ -1,0 +1,343 @@
+//! What goes into a core and what comes out: the whole interface between the state machine and its driver.
+//!
+//! A driver collects what has happened, reads the clock, hands each event to `Core::handle`, then calls `Core::poll`
+//! once, and carries out the effects in order. Group commit lives in that rhythm: everything handed over before one
+//! `poll` may share a frame.
+
+use bytes::Bytes;
+use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, Tag};
+use cairn_api::ids::{DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use cairn_format::peer::PeerMessage;
+
+/// Names a disk operation until its completion.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IoId(pub u64);
+
+/// Names an open device (a frontend connection's view of a volume) within one core; chosen by the driver.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DeviceId(pub u64);
+
+/// Names a control command until its reply; chosen by the driver.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CommandId(pub u64);
+
+/// Why the disk did not do what it was asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DiskFault {
+    /// The operating system refused, with this error.
+    #[error("{0}")]
+    Os(String),
+    /// Fewer bytes than asked: the device is shorter than its superblock says.
+    #[error("the disk ended early: {done} of {asked} bytes")]
+    Short {
+        /// Bytes transferred.
+        done: u64,
+        /// Bytes asked for.
+        asked: u64,
+    },
+}
+
+/// A member of a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its number in the group.
+    pub replica: ReplicaId,
+    /// The node it is on.
+    pub node: NodeId,
+    /// The disk, and with it the core, that it is on.
+    pub disk: DiskId,
+}
+
+/// What a group is made of: the same on every member, fixed when it is created.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupSpec {
+    /// Its number.
+    pub group: GroupId,
+    /// Size in blocks; 0 for the meta group.
+    pub size_blocks: u64,
+    /// All members: 1, 3 or 5.
+    pub members: Vec<Member>,
+}
+
+/// What a control plane asks of a core.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Make the local replica of a group. Done already is done.
+    CreateGroup(GroupSpec),
+    /// Drop the local replica of a group for good. Gone already is done.
+    DropGroup(GroupId),
+    /// Commit a command of an external state machine (the meta group). Replies when it is committed and has been
+    /// handed over in [`Effect::Apply`], or with [`CommandError::NotLeader`].
+    Propose {
+        /// The group.
+        group: GroupId,
+        /// The command: 1 byte to 1 MiB.
+        data: Bytes,
+    },
+    /// A linearizable point in the group's log: replies when this leader has applied all that was committed before.
+    ReadBarrier(GroupId),
+    /// Commands of `group` up to `index` are applied in the external state machine; re-deliver what follows. Sent once,
+    /// before the first `Apply` of the group is delivered.
+    StartApply {
+        /// The group.
+        group: GroupId,
+        /// The last index the state machine holds.
+        applied: LogIndex,
+    },
+    /// Take the attachment away from whoever holds it.
+    Detach {
+        /// The volume, with its members.
+        spec: GroupSpec,
+        /// Even if the holder is alive.
+        force: bool,
+    },
+    /// Hand every leadership to another member, and refuse new ones; replies when none is left.
+    HandOver,
+    /// The state of every local group.
+    Inspect,
+}
+
+/// Why a command failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Another member leads.
+    #[error("this replica does not lead the group")]
+    NotLeader {
+        /// Who does, where known.
+        leader: Option<Member>,
+    },
+    /// No such group here.
+    #[error("group {0} is not on this disk")]
+    UnknownGroup(GroupId),
+    /// Leadership moved before the command was committed: it may or may not be.
+    #[error("leadership moved before the command was committed")]
+    Uncertain,
+    /// The disk is full.
+    #[error("no space left on the disk")]
+    NoSpace,
+    /// Refused, with the reason.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A command's success.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CommandReply {
+    /// Done.
+    Done,
+    /// Committed at this index.
+    Committed(LogIndex),
+    /// The local groups.
+    Groups(Vec<GroupStatus>),
+}
+
+/// What a replica is in its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names are Raft's")]
+pub enum Role {
+    Leader,
+    Follower,
+    Candidate,
+}
+
+/// The state of one local replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupStatus {
+    /// The group.
+    pub spec: GroupSpec,
+    /// The local replica.
+    pub replica: ReplicaId,
+    /// What it is.
+    pub role: Role,
+    /// Who leads, where known.
+    pub leader: Option<ReplicaId>,
+    /// Its term.
+    pub term: Term,
+    /// The last committed index it knows.
+    pub committed: LogIndex,
+    /// The last index in its map.
+    pub applied: LogIndex,
+    /// The last index in its log.
+    pub last: LogIndex,
+    /// The attachment's epoch.
+    pub epoch: Epoch,
+    /// Who holds it; NIL for nobody.
+    pub holder: NodeId,
+    /// Blocks that hold data.
+    pub allocated_blocks: u64,
+    /// On the leader, each other member's matched index.
+    pub matched: Vec<(ReplicaId, LogIndex)>,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Time has passed. At least every `Timing::tick`.
+    Tick,
+    /// A frame of a peer core has arrived whole and its checksums hold.
+    Peer {
+        /// The sender's disk.
+        from: DiskId,
+        /// What it carried.
+        messages: Vec<PeerMessage>,
+    },
+    /// The link to a peer stands: what is sent from here on may arrive.
+    PeerUp(DiskId),
+    /// The link broke: what was sent and not yet received is gone.
+    PeerDown(DiskId),
+    /// The driver's queue to a peer shrank by so many payload and body bytes (sent, or dropped with the link).
+    PeerDrained {
+        /// The peer.
+        to: DiskId,
+        /// Bytes.
+        bytes: usize,
+    },
+    /// An [`Effect::Write`] ended; durable if `Ok`.
+    Written {
+        /// Which.
+        io: IoId,
+        /// How.
+        result: Result<(), DiskFault>,
+    },
+    /// An [`Effect::Read`] ended.
+    Read {
+        /// Which.
+        io: IoId,
+        /// Exactly the bytes asked for, or why not.
+        result: Result<Bytes, DiskFault>,
+    },
+    /// A frontend opened a volume.
+    OpenDevice {
+        /// A fresh id.
+        device: DeviceId,
+        /// The volume.
+        spec: GroupSpec,
+        /// What the frontend was told of it.
+        info: DeviceInfo,
+    },
+    /// The frontend is gone; replies to its outstanding requests are dropped.
+    CloseDevice(DeviceId),
+    /// A frontend's request.
+    Device {
+        /// On which device.
+        device: DeviceId,
+        /// Its name.
+        tag: Tag,
+        /// What to do.
+        op: BlockOp,
+    },
+    /// A control command.
+    Command {
+        /// Its name.
+        id: CommandId,
+        /// What to do.
+        command: Command,
+    },
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send to a peer core, in order after what was sent before; dropped if the link is down.
+    Send {
+        /// The peer's disk.
+        to: DiskId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// Write these buffers, in order, contiguously at `offset`, durably (`RWF_DSYNC`). Each buffer is whole blocks.
+    Write {
+        /// Its name.
+        io: IoId,
+        /// Bytes from the start of the disk.
+        offset: u64,
+        /// What to write.
+        buffers: Vec<Bytes>,
+    },
+    /// Read.
+    Read {
+        /// Its name.
+        io: IoId,
+        /// Bytes from the start of the disk; a multiple of the block.
+        offset: u64,
+        /// Bytes; a multiple of the block.
+        length: u32,
+    },
+    /// A frontend's request has ended.
+    DeviceReply {
+        /// On which device.
+        device: DeviceId,
+        /// Its name.
+        tag: Tag,
+        /// How.
+        result: Result<BlockReply, BlockError>,
+    },
+    /// A control command has ended.
+    CommandReply {
+        /// Its name.
+        id: CommandId,
+        /// How.
+        result: Result<CommandReply, CommandError>,
+    },
+    /// A committed command for an external state machine, in log order.
+    Apply {
+        /// The group.
+        group: GroupId,
+        /// Its index.
+        index: LogIndex,
+        /// The command, exactly as proposed.
+        data: Bytes,
+    },
+    /// Recovery is over; the core serves. Comes once, before any other effect but `Read` and `Write`.
+    Recovered(RecoverySummary),
+    /// The disk cannot be used any further: its state in memory is void. The driver stops the core.
+    DiskFailed(String),
+    /// A group's leader, as known here, changed.
+    LeaderChanged {
+        /// The group.
+        group: GroupId,
+        /// Who leads.
+        leader: Option<ReplicaId>,
+        /// Whether it is the local replica.
+        is_local: bool,
+    },
+    /// A stage of a write took so long: for the histograms.
+    Measured {
+        /// Which stage.
+        stage: Stage,
+        /// Nanoseconds.
+        nanos: u64,
+    },
+}
+
+/// A stage of a request's path, for measurement.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Stage {
+    /// From a record's arrival at the log to the submission of its frame.
+    Queue,
+    /// From a frame's submission to its completion.
+    Disk,
+    /// From proposal to the majority's acknowledgement.
+    Replication,
+    /// From proposal to apply.
+    Commit,
+    /// From a frontend's write to its reply.
+    Write,
+    /// From a frontend's read to its reply.
+    Read,
+}
+
+/// What recovery found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RecoverySummary {
+    /// Frames read.
+    pub frames: u64,
+    /// Entries found.
+    pub entries: u64,
+    /// Segments in use.
+    pub segments: u32,
+    /// Whether a torn tail was cut off.
+    pub torn_tail: bool,
+    /// Groups found.
+    pub groups: Vec<GroupId>,
+}

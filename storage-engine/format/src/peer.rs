@@ -1,0 +1,212 @@
+//! The peer wire: what cores say to each other. A frame is a 64-byte header, a body (the messages' fields) and a
+//! payload of whole blocks, so that a receiver can place the payload page-aligned and write it to disk from there.
+
+use bytes::Bytes;
+use cairn_api::block::{BlockError, StatusExtent};
+use cairn_api::ids::{Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use cairn_api::units::Lba;
+
+/// One entry of an append message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerEntry {
+    /// Raft term.
+    pub term: Term,
+    /// Raft index.
+    pub index: LogIndex,
+    /// The encoded [`crate::entry::EntryHeader`]; empty for Raft's own no-op. At most `entry::HEADER_BYTES_MAX`.
+    pub header: Bytes,
+    /// The payload: whole blocks, as many as the header says.
+    pub payload: Bytes,
+}
+
+/// Raft's message kinds that cross the wire (names as in raft-rs).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names are Raft's")]
+pub enum RaftKind {
+    Append,
+    AppendResponse,
+    RequestVote,
+    RequestVoteResponse,
+    RequestPreVote,
+    RequestPreVoteResponse,
+    Heartbeat,
+    HeartbeatResponse,
+    TimeoutNow,
+    TransferLeader,
+    ReadIndex,
+    ReadIndexResponse,
+    Unreachable,
+}
+
+/// A Raft message of one group, fields as in raft-rs's `Message`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "fields as in raft-rs")]
+pub struct RaftMessage {
+    pub group: GroupId,
+    pub kind: RaftKind,
+    pub from: ReplicaId,
+    pub to: ReplicaId,
+    pub term: Term,
+    pub log_term: Term,
+    pub index: LogIndex,
+    pub commit: LogIndex,
+    pub commit_term: Term,
+    pub reject: bool,
+    pub reject_hint: LogIndex,
+    /// At most [`CONTEXT_BYTES_MAX`] bytes (ReadIndex tokens, the mark of a transfer's campaign).
+    pub context: Bytes,
+    /// The leader's monotonic clock when it sent this, in nanoseconds; in a response, the stamp of what it answers.
+    /// Opaque to the follower. 0 where there is none.
+    pub stamp_ns: u64,
+    /// In a follower's messages: blocks its disk can still take. 0 in a leader's.
+    pub free_blocks: u64,
+    pub entries: Vec<PeerEntry>,
+}
+
+/// The longest [`RaftMessage::context`], in bytes.
+pub const CONTEXT_BYTES_MAX: usize = 64;
+
+/// What a gateway asks of a group's leader.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GatewayOp {
+    /// Commit a write of whole blocks: 1 to `ENTRY_BLOCKS_MAX`.
+    Write {
+        /// The attachment's epoch.
+        epoch: Epoch,
+        /// First block.
+        lba: Lba,
+        /// CRC32C of each block.
+        block_crcs: Vec<u32>,
+        /// The blocks.
+        payload: Bytes,
+    },
+    /// Commit a zeroing of a range.
+    Zero {
+        /// The attachment's epoch.
+        epoch: Epoch,
+        /// First block.
+        lba: Lba,
+        /// Blocks.
+        blocks: u64,
+        /// Keep it allocated.
+        allocate: bool,
+    },
+    /// Read blocks: 1 to `ENTRY_BLOCKS_MAX`.
+    Read {
+        /// First block.
+        lba: Lba,
+        /// Blocks.
+        blocks: u32,
+    },
+    /// Allocation of a range.
+    Status {
+        /// First block.
+        lba: Lba,
+        /// Blocks.
+        blocks: u64,
+        /// At most so many extents.
+        extents_max: u32,
+    },
+    /// Take the attachment for `holder`, raising the epoch.
+    Attach {
+        /// Who will write; NIL to detach.
+        holder: NodeId,
+        /// Take it even from a live holder.
+        force: bool,
+    },
+    /// Attachment heartbeat: the holder of `epoch` is alive.
+    KeepAlive {
+        /// The attachment's epoch.
+        epoch: Epoch,
+    },
+    /// Please hand leadership to this replica.
+    TransferLeader {
+        /// The replica to lead.
+        to: ReplicaId,
+    },
+}
+
+/// A request of a gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GatewayRequest {
+    /// The volume.
+    pub group: GroupId,
+    /// Names the request to its sender; echoed.
+    pub request: u64,
+    /// What to do.
+    pub op: GatewayOp,
+}
+
+/// A piece of a gateway read: at most `ENTRY_BLOCKS_MAX` blocks in all.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BlockPiece {
+    /// Whole blocks of data.
+    Data(Bytes),
+    /// So many blocks of zeros.
+    Zeros(u32),
+}
+
+/// How a gateway's request ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GatewayResult {
+    /// Committed (writes), or noted.
+    Done,
+    /// A read's pieces, in order.
+    Read(Vec<BlockPiece>),
+    /// Allocation, lengths in bytes.
+    Status(Vec<StatusExtent>),
+    /// Attached under this epoch.
+    Attached {
+        /// The new epoch.
+        epoch: Epoch,
+    },
+    /// This replica does not lead: ask there. The request has had no effect that an epoch would not fence.
+    NotLeader {
+        /// Who leads, where known.
+        leader: Option<ReplicaId>,
+    },
+    /// Not now (leadership is moving, or a bound is reached): ask again.
+    Retry,
+    /// Failed for good.
+    Failed(BlockError),
+}
+
+/// A reply to a gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GatewayReply {
+    /// The volume.
+    pub group: GroupId,
+    /// As in the request.
+    pub request: u64,
+    /// How it ended.
+    pub result: GatewayResult,
+}
+
+/// A message between cores.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerMessage {
+    /// Raft.
+    Raft(RaftMessage),
+    /// A gateway's request to a leader.
+    Request(GatewayRequest),
+    /// A leader's answer.
+    Reply(GatewayReply),
+}
+
+impl PeerMessage {
+    /// Bytes of payload that travel with the message.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Raft(message) => message.entries.iter().map(|entry| entry.payload.len()).sum(),
+            Self::Request(GatewayRequest { op: GatewayOp::Write { payload, .. }, .. }) => payload.len(),
+            Self::Reply(GatewayReply { result: GatewayResult::Read(pieces), .. }) => pieces
+                .iter()
+                .map(|piece| match piece {
+                    BlockPiece::Data(data) => data.len(),
+                    BlockPiece::Zeros(_) => 0,
+                })
+                .sum(),
+            Self::Request(_) | Self::Reply(_) => 0,
+        }
+    }
+}
