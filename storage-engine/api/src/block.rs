@@ -179,3 +179,44 @@ pub trait BlockDevice {
     /// A completion that is ready now, if there is one.
     fn poll(&mut self) -> Option<(Tag, Result<BlockReply, BlockError>)>;
 }
+
+/// What a session wants to receive next from its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Want {
+    /// Protocol bytes: at most this many; fewer are welcome.
+    Bytes(usize),
+    /// Exactly `length` bytes of payload, as one `Bytes` that the driver allocates page-aligned; the driver may in the
+    /// same receive go on with up to `then` protocol bytes.
+    Payload {
+        /// Bytes of payload.
+        length: usize,
+        /// Protocol bytes that may follow: the next request's header.
+        then: usize,
+    },
+    /// Nothing for now: the session has as much in flight as it is allowed.
+    Nothing,
+}
+
+/// A frontend's protocol for one connection as a state machine over bytes; a driver moves the bytes.
+///
+/// The driver's turn: receive what [`Self::want`] says and hand it over; take the requests and submit them to the
+/// device; hand completions back; take the output and send it in order; close the connection when
+/// [`Self::is_finished`] and the output is sent.
+pub trait FrontendSession: Send {
+    /// What to receive next.
+    fn want(&self) -> Want;
+    /// Protocol bytes have arrived (at most as many as wanted, at least 1).
+    fn received(&mut self, bytes: &[u8]);
+    /// The whole payload that was wanted has arrived.
+    fn received_payload(&mut self, payload: Bytes);
+    /// The peer closed its side.
+    fn received_end(&mut self);
+    /// Moves requests for the device into `requests`.
+    fn take_requests(&mut self, requests: &mut Vec<(Tag, BlockOp)>);
+    /// A request has ended.
+    fn complete(&mut self, tag: Tag, result: Result<BlockReply, BlockError>);
+    /// Moves bytes to send, in order, into `output`.
+    fn take_output(&mut self, output: &mut Vec<Bytes>);
+    /// No request will come any more and no reply is owed; close once the output is sent.
+    fn is_finished(&self) -> bool;
+}

@@ -66,6 +66,18 @@ pub struct RaftMessage {
 /// The longest [`RaftMessage::context`], in bytes.
 pub const CONTEXT_BYTES_MAX: usize = 64;
 
+/// When an attachment may be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AttachMode {
+    /// Unless another node holds it and is alive.
+    Take,
+    /// Only if the requester holds it already: the condition for sending again what was not acknowledged, so that a
+    /// node that was away while another one wrote can never overwrite that node's data.
+    Resume,
+    /// From whoever holds it.
+    Force,
+}
+
 /// What a gateway asks of a group's leader.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum GatewayOp {
@@ -111,8 +123,10 @@ pub enum GatewayOp {
     Attach {
         /// Who will write; NIL to detach.
         holder: NodeId,
-        /// Take it even from a live holder.
-        force: bool,
+        /// Under which condition.
+        mode: AttachMode,
+        /// Who asks; differs from `holder` only when it detaches.
+        requester: NodeId,
     },
     /// Attachment heartbeat: the holder of `epoch` is alive.
     KeepAlive {

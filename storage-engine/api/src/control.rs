@@ -1,0 +1,4 @@
+//! The control API: client, server and messages, generated from `proto/control.proto`.
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated from proto/control.proto")]
+
+tonic::include_proto!("cairn.control.v1");
