@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod event;
+pub mod map;
 pub mod time;
