@@ -1,0 +1,78 @@
+//! The configuration file of an engine under test.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// TLS on the NBD port.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The server's certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Whether clients without TLS are refused.
+    pub required: bool,
+}
+
+/// What an engine is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node's name.
+    pub name: String,
+    /// Where it keeps its catalogue.
+    pub data_dir: PathBuf,
+    /// The control API's port.
+    pub control: u16,
+    /// The peers' port.
+    pub data: u16,
+    /// The NBD port.
+    pub nbd: u16,
+    /// The NBD unix socket.
+    pub socket: PathBuf,
+    /// The metrics' port.
+    pub metrics: u16,
+    /// Disks, each a file here.
+    pub disks: Vec<PathBuf>,
+    /// Whether leadership follows the consumer. Off for a gateway that must outlive the leader.
+    pub move_leadership: bool,
+    /// TLS for NBD clients.
+    pub tls: Option<Tls>,
+}
+
+impl Config {
+    /// The file's text.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "name = {:?}", self.name)?;
+        writeln!(out, "data_dir = {:?}\n", self.data_dir)?;
+        writeln!(out, "[control]\nlisten = \"127.0.0.1:{}\"\n", self.control)?;
+        writeln!(out, "[data]\nlisten = \"127.0.0.1:{}\"\n", self.data)?;
+        writeln!(out, "[metrics]\nlisten = \"127.0.0.1:{}\"\n", self.metrics)?;
+        writeln!(out, "[log]\nformat = \"human\"\nlevel = \"info\"\n")?;
+        writeln!(
+            out,
+            "[nbd]\nlisten = \"127.0.0.1:{}\"\nsocket = {:?}",
+            self.nbd, self.socket
+        )?;
+        if !self.move_leadership {
+            writeln!(out, "move_leadership = false")?;
+        }
+        if let Some(tls) = &self.tls {
+            writeln!(
+                out,
+                "\n[nbd.tls]\ncertificate = {:?}\nkey = {:?}",
+                tls.certificate, tls.key
+            )?;
+            writeln!(out, "required = {}", tls.required)?;
+        }
+        for disk in &self.disks {
+            writeln!(out, "\n[[disk]]\npath = {disk:?}")?;
+        }
+        Ok(())
+    }
+}
