@@ -1,11 +1,36 @@
 //! The header of a replicated entry: what Raft's `Entry.data` holds, a disk frame's record holds, and a peer frame
 //! carries. The payload is never in it; it travels beside the header as `Bytes` and is written to the log once.
 
+use bytes::{BufMut, Bytes, BytesMut};
 use cairn_api::ids::{Epoch, NodeId};
-use cairn_api::units::Lba;
+use cairn_api::units::{BLOCK_SIZE, Lba};
+
+use crate::checksum::{self, BlockMismatch};
+use crate::error::FormatError;
+use crate::wire::Reader;
 
 /// The longest payload of one entry, in blocks (1 MiB). The gateway splits longer requests.
 pub const ENTRY_BLOCKS_MAX: u32 = 256;
+
+/// The longest encoded header, in bytes. A full write takes 1,044; the rest is room for later fields.
+pub const HEADER_BYTES_MAX: usize = 1280;
+
+/// The longest [`EntryHeader::Command`], in bytes.
+pub const COMMAND_BYTES_MAX: u32 = ENTRY_BLOCKS_MAX * BLOCK_SIZE;
+
+/// No block of a volume is at or beyond this: its byte offset would not fit in 63 bits.
+pub const LBA_END_MAX: u64 = 1 << 51;
+
+/// The version of the encoding: its first byte.
+const VERSION: u8 = 1;
+const STRUCTURE: &str = "entry header";
+const OP_WRITE: u8 = 1;
+const OP_ZERO: u8 = 2;
+const OP_ATTACH: u8 = 3;
+const OP_COMMAND: u8 = 4;
+const OPS_KNOWN: &str = "1 write, 2 zero, 3 attach, 4 command";
+/// Flag of [`OP_ZERO`]: keep the range allocated.
+const FLAG_ALLOCATE: u16 = 1;
 
 /// What an entry does when it is applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,4 +88,201 @@ impl EntryHeader {
             Self::Zero { .. } | Self::Attach { .. } => &[],
         }
     }
+}
+
+impl EntryHeader {
+    /// Length of the encoded header in bytes.
+    pub fn encoded_len(&self) -> usize {
+        4 + match self {
+            Self::Write { block_crcs, .. } => 16 + 4 * block_crcs.len(),
+            Self::Zero { .. } | Self::Attach { .. } => 24,
+            Self::Command { block_crcs, .. } => 4 + 4 * block_crcs.len(),
+        }
+    }
+
+    /// Encodes into a buffer of its own.
+    pub fn encode(&self) -> Bytes {
+        let mut buffer = BytesMut::with_capacity(self.encoded_len());
+        self.encode_into(&mut buffer);
+        buffer.freeze()
+    }
+
+    /// Appends the encoded header.
+    ///
+    /// # Panics
+    /// If the header breaks the bounds that its fields state: such an entry must never reach a log.
+    pub fn encode_into(&self, buffer: &mut BytesMut) {
+        buffer.put_u8(VERSION);
+        match self {
+            Self::Write { epoch, lba, block_crcs } => {
+                assert!((1..=ENTRY_BLOCKS_MAX as usize).contains(&block_crcs.len()), "a write of 1 to 256 blocks");
+                assert!(range_fits(*lba, block_crcs.len() as u64), "a write within the largest volume");
+                put_op(buffer, OP_WRITE, 0);
+                buffer.put_u64_le(epoch.0);
+                buffer.put_u64_le(lba.0);
+                put_crcs(buffer, block_crcs);
+            }
+            Self::Zero { epoch, lba, blocks, allocate } => {
+                assert!(*blocks > 0 && range_fits(*lba, *blocks), "a range within the largest volume");
+                put_op(buffer, OP_ZERO, if *allocate { FLAG_ALLOCATE } else { 0 });
+                buffer.put_u64_le(epoch.0);
+                buffer.put_u64_le(lba.0);
+                buffer.put_u64_le(*blocks);
+            }
+            Self::Attach { epoch, holder } => {
+                put_op(buffer, OP_ATTACH, 0);
+                buffer.put_u64_le(epoch.0);
+                buffer.put_slice(&holder.to_bytes());
+            }
+            Self::Command { length, block_crcs } => {
+                assert!((1..=COMMAND_BYTES_MAX).contains(length), "a command of 1 byte to 1 MiB");
+                assert_eq!(length.div_ceil(BLOCK_SIZE) as usize, block_crcs.len(), "a checksum for each block");
+                put_op(buffer, OP_COMMAND, 0);
+                buffer.put_u32_le(*length);
+                put_crcs(buffer, block_crcs);
+            }
+        }
+    }
+
+    /// Decodes a header: all of `bytes`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = Reader::new(STRUCTURE, bytes);
+        let (op, flags) = take_op(&mut reader)?;
+        let header = match op {
+            OP_WRITE => {
+                let epoch = Epoch(reader.u64("epoch")?);
+                let lba = Lba(reader.u64("first block")?);
+                let block_crcs: Vec<u32> = BlockCrcs::take(&mut reader)?.iter().collect();
+                check_range(&reader, lba, block_crcs.len() as u64)?;
+                Self::Write { epoch, lba, block_crcs }
+            }
+            OP_ZERO => {
+                let epoch = Epoch(reader.u64("epoch")?);
+                let lba = Lba(reader.u64("first block")?);
+                let blocks = reader.u64("block count")?;
+                check_range(&reader, lba, blocks)?;
+                Self::Zero { epoch, lba, blocks, allocate: flags & FLAG_ALLOCATE != 0 }
+            }
+            OP_ATTACH => Self::Attach { epoch: Epoch(reader.u64("epoch")?), holder: reader.node("holder")? },
+            _ => {
+                let length = take_command_length(&mut reader)?;
+                Self::Command { length, block_crcs: BlockCrcs::take(&mut reader)?.iter().collect() }
+            }
+        };
+        reader.end()?;
+        Ok(header)
+    }
+}
+
+/// The checksums of an entry's payload, still in encoded form: what a receiver needs to check the payload, without an
+/// allocation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockCrcs<'a> {
+    encoded: &'a [u8],
+}
+
+impl<'a> BlockCrcs<'a> {
+    /// Those in an encoded header; none for Raft's own no-op, whose header is empty.
+    pub fn of_header(header: &'a [u8]) -> Result<Self, FormatError> {
+        if header.is_empty() {
+            return Ok(Self { encoded: &[] });
+        }
+        let mut reader = Reader::new(STRUCTURE, header);
+        let (op, _) = take_op(&mut reader)?;
+        match op {
+            OP_WRITE => {
+                reader.take("epoch and first block", 16)?;
+                Self::take(&mut reader)
+            }
+            OP_COMMAND => {
+                let length = take_command_length(&mut reader)?;
+                let crcs = Self::take(&mut reader)?;
+                let expected = length.div_ceil(BLOCK_SIZE);
+                if crcs.count() != expected {
+                    let found = u64::from(crcs.count());
+                    return Err(reader.contradiction("checksum count", found, "the length", u64::from(expected)));
+                }
+                Ok(crcs)
+            }
+            _ => Ok(Self { encoded: &[] }),
+        }
+    }
+
+    /// The rest of a header: checksums, at least one.
+    fn take(reader: &mut Reader<'a>) -> Result<Self, FormatError> {
+        let bytes = reader.remaining();
+        if !bytes.is_multiple_of(4) || bytes == 0 || bytes > 4 * ENTRY_BLOCKS_MAX as usize {
+            return Err(reader.out_of_range("length of the checksums", bytes as u64, "4 to 1,024 bytes, 4 a block"));
+        }
+        Ok(Self { encoded: reader.take("checksums", bytes)? })
+    }
+
+    /// Blocks of payload.
+    #[allow(clippy::cast_possible_truncation, reason = "bounded by ENTRY_BLOCKS_MAX")]
+    pub const fn count(&self) -> u32 {
+        (self.encoded.len() / 4) as u32
+    }
+
+    /// Each checksum in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = u32> + use<'a> {
+        self.encoded.chunks_exact(4).map(|crc| u32::from_le_bytes([crc[0], crc[1], crc[2], crc[3]]))
+    }
+
+    /// Checks a payload against them.
+    pub fn verify(&self, payload: &[u8]) -> Result<(), BlockMismatch> {
+        checksum::verify_with(payload, self.iter())
+    }
+}
+
+fn put_op(buffer: &mut BytesMut, op: u8, flags: u16) {
+    buffer.put_u8(op);
+    buffer.put_u16_le(flags);
+}
+
+fn put_crcs(buffer: &mut BytesMut, crcs: &[u32]) {
+    for crc in crcs {
+        buffer.put_u32_le(*crc);
+    }
+}
+
+/// Version, operation and flags, each known.
+fn take_op(reader: &mut Reader<'_>) -> Result<(u8, u16), FormatError> {
+    let version = reader.u8("version")?;
+    if version != VERSION {
+        let (found, supported) = (u16::from(version), u16::from(VERSION));
+        return Err(FormatError::Version { structure: STRUCTURE, found, supported });
+    }
+    let op = reader.u8("operation")?;
+    if !(OP_WRITE..=OP_COMMAND).contains(&op) {
+        return Err(reader.unknown("operation", u64::from(op), OPS_KNOWN));
+    }
+    let flags = reader.u16("flags")?;
+    let (flags_known, names) = if op == OP_ZERO { (FLAG_ALLOCATE, "1 allocate") } else { (0, "none") };
+    if flags & !flags_known != 0 {
+        return Err(reader.unknown("flags", u64::from(flags), names));
+    }
+    Ok((op, flags))
+}
+
+fn take_command_length(reader: &mut Reader<'_>) -> Result<u32, FormatError> {
+    let length = reader.u32("length of the command")?;
+    if (1..=COMMAND_BYTES_MAX).contains(&length) {
+        Ok(length)
+    } else {
+        Err(reader.out_of_range("length of the command", u64::from(length), "1 to 1,048,576 bytes"))
+    }
+}
+
+fn range_fits(lba: Lba, blocks: u64) -> bool {
+    lba.0.checked_add(blocks).is_some_and(|end| end <= LBA_END_MAX)
+}
+
+fn check_range(reader: &Reader<'_>, lba: Lba, blocks: u64) -> Result<(), FormatError> {
+    if blocks == 0 {
+        return Err(reader.out_of_range("block count", blocks, "at least 1"));
+    }
+    if !range_fits(lba, blocks) {
+        return Err(reader.out_of_range("first block", lba.0, "a range that ends within 2^51 blocks"));
+    }
+    Ok(())
 }

@@ -9,5 +9,7 @@ pub mod entry;
 pub mod error;
 pub mod frame;
 pub mod peer;
+mod sealed_block;
 pub mod segment;
 pub mod superblock;
+mod wire;

@@ -1,0 +1,399 @@
+//! The batch frame: the unit of writing, of durability and of recovery. A header of whole blocks, then the payload.
+//!
+//! The header is laid out as magic, chain value, fixed fields, records, zeros up to the next block. The **chain value**
+//! makes the log one piece: its low half is the CRC32C of the header, its high half the CRC32C of the chain value
+//! before and that low half. A frame therefore only fits behind the very frame it was composed to follow, and a
+//! leftover of an earlier use of the same place cannot be taken for it. The payload is covered by the CRC32C of each
+//! block, which stand in the entries' headers.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cairn_api::ids::{DiskId, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use cairn_api::units::BLOCK_SIZE;
+
+use crate::checksum::{crc32c, crc32c_append};
+use crate::entry::{BlockCrcs, HEADER_BYTES_MAX};
+use crate::error::FormatError;
+use crate::sealed_block::aligned;
+use crate::wire::Reader;
+
+const STRUCTURE: &str = "frame";
+const RECORD: &str = "frame record";
+const MAGIC: u64 = u64::from_le_bytes(*b"CAIRNFRM");
+const VERSION: u16 = 1;
+/// The header's fixed fields, in bytes.
+pub const FIXED_BYTES: usize = 96;
+/// Where the bytes under the checksum begin: behind magic and chain value.
+const CHECKED_FROM: usize = 16;
+/// The longest header in blocks.
+pub const HEADER_BLOCKS_MAX: u32 = 16;
+/// The longest header in bytes: reading so much from a frame's offset is enough to decode it.
+pub const FRAME_HEADER_BYTES_MAX: usize = (HEADER_BLOCKS_MAX * BLOCK_SIZE) as usize;
+/// The longest payload in blocks: 4 MiB, so that a frame's write never keeps the disk from others for long.
+pub const PAYLOAD_BLOCKS_MAX: u32 = 1024;
+/// A frame is composed at most so many sequences ahead of what is durable: the largest window a writer may use.
+pub const WINDOW_FRAMES_MAX: u64 = 64;
+/// A group has at most so many members (5 voters, and room for replacements on their way).
+pub const MEMBERS_MAX: usize = 16;
+
+const RECORD_ENTRY: u8 = 1;
+const RECORD_HARD_STATE: u8 = 2;
+const RECORD_GROUP_CREATED: u8 = 3;
+const RECORD_GROUP_DROPPED: u8 = 4;
+const RECORDS_KNOWN: &str = "1 entry, 2 hard state, 3 group created, 4 group dropped";
+/// Kind, flags and length in front of each record.
+const RECORD_HEAD_BYTES: usize = 4;
+const ENTRY_FIXED_BYTES: usize = 32;
+const HARD_STATE_BYTES: usize = 32;
+const GROUP_CREATED_FIXED_BYTES: usize = 34;
+const MEMBER_BYTES: usize = 40;
+
+/// A member of a group, as it stands in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameMember {
+    /// Its number in the group.
+    pub replica: ReplicaId,
+    /// The node it is on.
+    pub node: NodeId,
+    /// The disk it is on.
+    pub disk: DiskId,
+}
+
+/// One record of a frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FrameRecord {
+    /// A Raft entry.
+    Entry {
+        /// Its group.
+        group: GroupId,
+        /// Its term.
+        term: Term,
+        /// Its index.
+        index: LogIndex,
+        /// Its payload's first block, counted from the start of the frame's payload; 0 where it has none.
+        payload_offset: u32,
+        /// The encoded [`crate::entry::EntryHeader`]; empty for Raft's own no-op.
+        header: Bytes,
+    },
+    /// What a replica must not forget.
+    HardState {
+        /// Its group.
+        group: GroupId,
+        /// The current term.
+        term: Term,
+        /// Whom it voted for in that term; 0 for nobody.
+        vote: ReplicaId,
+        /// The highest index it knows to be committed.
+        commit: LogIndex,
+    },
+    /// The disk holds a replica of this group from here on.
+    GroupCreated {
+        /// The group.
+        group: GroupId,
+        /// Size in blocks; 0 for the meta group.
+        size_blocks: u64,
+        /// All members.
+        members: Vec<FrameMember>,
+        /// The index that its log starts behind.
+        index: LogIndex,
+        /// The term of that index.
+        term: Term,
+    },
+    /// The disk holds no replica of this group from here on.
+    GroupDropped {
+        /// The group.
+        group: GroupId,
+    },
+}
+
+impl FrameRecord {
+    /// Length of the encoded record in bytes.
+    pub fn encoded_len(&self) -> usize {
+        RECORD_HEAD_BYTES
+            + match self {
+                Self::Entry { header, .. } => ENTRY_FIXED_BYTES + header.len(),
+                Self::HardState { .. } => HARD_STATE_BYTES,
+                Self::GroupCreated { members, .. } => GROUP_CREATED_FIXED_BYTES + MEMBER_BYTES * members.len(),
+                Self::GroupDropped { .. } => 8,
+            }
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the lengths are asserted before they are written")]
+    fn encode_into(&self, buffer: &mut BytesMut) {
+        let kind = match self {
+            Self::Entry { .. } => RECORD_ENTRY,
+            Self::HardState { .. } => RECORD_HARD_STATE,
+            Self::GroupCreated { .. } => RECORD_GROUP_CREATED,
+            Self::GroupDropped { .. } => RECORD_GROUP_DROPPED,
+        };
+        buffer.put_u8(kind);
+        buffer.put_u8(0); // flags
+        buffer.put_u16_le((self.encoded_len() - RECORD_HEAD_BYTES) as u16);
+        match self {
+            Self::Entry { group, term, index, payload_offset, header } => {
+                assert!(header.len() <= HEADER_BYTES_MAX, "an entry header within its bound");
+                buffer.put_u64_le(group.0);
+                buffer.put_u64_le(term.0);
+                buffer.put_u64_le(index.0);
+                buffer.put_u32_le(*payload_offset);
+                buffer.put_u32_le(0); // room for the birth epoch's place
+                buffer.put_slice(header);
+            }
+            Self::HardState { group, term, vote, commit } => {
+                for field in [group.0, term.0, vote.0, commit.0] {
+                    buffer.put_u64_le(field);
+                }
+            }
+            Self::GroupCreated { group, size_blocks, members, index, term } => {
+                assert!((1..=MEMBERS_MAX).contains(&members.len()), "a group of 1 to 16 members");
+                for field in [group.0, *size_blocks, index.0, term.0] {
+                    buffer.put_u64_le(field);
+                }
+                buffer.put_u16_le(members.len() as u16);
+                for member in members {
+                    buffer.put_u64_le(member.replica.0);
+                    buffer.put_slice(&member.node.to_bytes());
+                    buffer.put_slice(&member.disk.to_bytes());
+                }
+            }
+            Self::GroupDropped { group } => buffer.put_u64_le(group.0),
+        }
+    }
+}
+
+/// The fixed fields of a frame's header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameInfo {
+    /// The disk it was written to.
+    pub disk: DiskId,
+    /// The epoch of the segment it was written to.
+    pub segment_epoch: u64,
+    /// The opening of the log, counted from 1, during which it was composed.
+    pub incarnation: u64,
+    /// Its place in the log: one more than the frame's before. The first is 1.
+    pub sequence: u64,
+    /// The chain value of the frame before.
+    pub previous_chain: u64,
+    /// Every frame up to this sequence was durable when this one was composed.
+    pub durable_upto: u64,
+    /// Blocks of payload.
+    pub payload_blocks: u32,
+}
+
+/// A decoded frame header.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// The fixed fields.
+    pub info: FrameInfo,
+    /// Its own chain value.
+    pub chain: u64,
+    /// Blocks of header.
+    pub header_blocks: u32,
+    /// What it says.
+    pub records: Vec<FrameRecord>,
+}
+
+/// The chain value that the first frame of a disk's log follows.
+pub fn genesis_chain(disk: DiskId) -> u64 {
+    u64::from(crc32c(&disk.to_bytes()))
+}
+
+/// Blocks of header that records of so many encoded bytes take.
+pub fn header_blocks_for(records_bytes: usize) -> u32 {
+    u32::try_from((FIXED_BYTES + records_bytes).div_ceil(BLOCK_SIZE as usize)).unwrap_or(u32::MAX)
+}
+
+/// Encodes a header; gives the whole blocks, page-aligned, and the frame's chain value.
+///
+/// # Panics
+/// If the header or the payload is longer than a frame may be: the writer's batches are bounded.
+#[allow(clippy::cast_possible_truncation, reason = "the lengths are asserted before they are written")]
+pub fn encode(info: &FrameInfo, records: &[FrameRecord]) -> (Bytes, u64) {
+    let records_bytes: usize = records.iter().map(FrameRecord::encoded_len).sum();
+    let header_blocks = header_blocks_for(records_bytes);
+    assert!(header_blocks <= HEADER_BLOCKS_MAX, "a frame header of at most 16 blocks");
+    assert!(info.payload_blocks <= PAYLOAD_BLOCKS_MAX, "a payload of at most 1,024 blocks");
+    assert!(info.durable_upto < info.sequence, "a frame cannot vouch for itself");
+    assert!(info.sequence - info.durable_upto <= WINDOW_FRAMES_MAX, "a frame within the window");
+    let header_bytes = (header_blocks * BLOCK_SIZE) as usize;
+    let mut buffer = aligned(header_bytes);
+    buffer.put_u64_le(MAGIC);
+    buffer.put_u64_le(0); // the chain value, below
+    buffer.put_u16_le(VERSION);
+    buffer.put_u16_le(0); // flags
+    buffer.put_u32_le(header_blocks);
+    buffer.put_slice(&info.disk.to_bytes());
+    for field in [info.segment_epoch, info.incarnation, info.sequence, info.previous_chain, info.durable_upto] {
+        buffer.put_u64_le(field);
+    }
+    buffer.put_u32_le(info.payload_blocks);
+    buffer.put_u32_le(records.len() as u32);
+    buffer.put_u32_le(records_bytes as u32);
+    buffer.put_u32_le(0); // reserved
+    assert_eq!(buffer.len(), FIXED_BYTES, "the fixed fields are as long as they are declared");
+    for record in records {
+        record.encode_into(&mut buffer);
+    }
+    buffer.resize(header_bytes, 0);
+    let chain = chain_value(info.previous_chain, crc32c(&buffer[CHECKED_FROM..]));
+    buffer[CHECKED_FROM - 8..CHECKED_FROM].copy_from_slice(&chain.to_le_bytes());
+    (buffer.freeze(), chain)
+}
+
+fn chain_value(previous: u64, header_crc: u32) -> u64 {
+    let linked = crc32c_append(crc32c(&previous.to_le_bytes()), &header_crc.to_le_bytes());
+    u64::from(linked) << 32 | u64::from(header_crc)
+}
+
+/// How many bytes of header the block at hand announces, if it is the first of a frame header at all. Nothing is
+/// checked but the magic number and the bound: it says how much to read before [`decode`].
+pub fn header_bytes_of(first_block: &[u8]) -> Result<usize, FormatError> {
+    let mut reader = Reader::new(STRUCTURE, first_block);
+    reader.magic(MAGIC)?;
+    reader.u64("chain value")?;
+    reader.u32("version and flags")?;
+    take_header_blocks(&mut reader).map(|blocks| (blocks * BLOCK_SIZE) as usize)
+}
+
+fn take_header_blocks(reader: &mut Reader<'_>) -> Result<u32, FormatError> {
+    let blocks = reader.u32("header length")?;
+    if (1..=HEADER_BLOCKS_MAX).contains(&blocks) {
+        Ok(blocks)
+    } else {
+        Err(reader.out_of_range("header length", u64::from(blocks), "1 to 16 blocks"))
+    }
+}
+
+/// Decodes the frame header at the start of `bytes`, which may go on behind it. The records' headers are slices of
+/// `bytes`: they keep it alive.
+pub fn decode(bytes: &Bytes) -> Result<Frame, FormatError> {
+    let header_bytes = header_bytes_of(bytes)?;
+    let mut reader = Reader::new(STRUCTURE, bytes);
+    let mut reader = Reader::new(STRUCTURE, reader.take("header", header_bytes)?);
+    reader.magic(MAGIC)?;
+    let chain = reader.u64("chain value")?;
+    let computed = crc32c(&bytes[CHECKED_FROM..header_bytes]);
+    let found = (chain & u64::from(u32::MAX)) as u32;
+    if found != computed {
+        return Err(FormatError::Checksum { structure: STRUCTURE, part: "the header", found, computed });
+    }
+    reader.version(VERSION)?;
+    reader.no_flags()?;
+    let header_blocks = take_header_blocks(&mut reader)?;
+    let info = take_info(&mut reader)?;
+    if chain != chain_value(info.previous_chain, computed) {
+        let expected = chain_value(info.previous_chain, computed);
+        return Err(reader.contradiction("chain value", chain, "the chain value before", expected));
+    }
+    let records = take_records(&mut reader, bytes, info.payload_blocks)?;
+    reader.reserved(reader.remaining())?;
+    Ok(Frame { info, chain, header_blocks, records })
+}
+
+fn take_info(reader: &mut Reader<'_>) -> Result<FrameInfo, FormatError> {
+    let info = FrameInfo {
+        disk: reader.disk("disk")?,
+        segment_epoch: reader.u64("segment epoch")?,
+        incarnation: reader.u64("incarnation")?,
+        sequence: reader.u64("sequence")?,
+        previous_chain: reader.u64("chain value before")?,
+        durable_upto: reader.u64("durable sequence")?,
+        payload_blocks: reader.u32("payload length")?,
+    };
+    for (field, value) in
+        [("segment epoch", info.segment_epoch), ("incarnation", info.incarnation), ("sequence", info.sequence)]
+    {
+        if value == 0 {
+            return Err(reader.out_of_range(field, value, "at least 1"));
+        }
+    }
+    let ahead = info.sequence.checked_sub(info.durable_upto);
+    if !ahead.is_some_and(|ahead| (1..=WINDOW_FRAMES_MAX).contains(&ahead)) {
+        return Err(reader.out_of_range("durable sequence", info.durable_upto, "1 to 64 before the sequence"));
+    }
+    if info.payload_blocks > PAYLOAD_BLOCKS_MAX {
+        return Err(reader.out_of_range("payload length", u64::from(info.payload_blocks), "at most 1,024 blocks"));
+    }
+    Ok(info)
+}
+
+fn take_records(reader: &mut Reader<'_>, bytes: &Bytes, payload_blocks: u32) -> Result<Vec<FrameRecord>, FormatError> {
+    let count = reader.u32("record count")? as usize;
+    let records_bytes = reader.u32("length of the records")? as usize;
+    reader.reserved(4)?;
+    if count > records_bytes / RECORD_HEAD_BYTES {
+        return Err(reader.out_of_range("record count", count as u64, "no more than fit in the length of the records"));
+    }
+    let start = reader.position();
+    let mut inner = Reader::new(RECORD, reader.take("records", records_bytes)?);
+    let mut records = Vec::with_capacity(count);
+    for _ in 0..count {
+        let kind = inner.u8("kind")?;
+        let flags = inner.u8("flags")?;
+        if flags != 0 {
+            return Err(inner.unknown("flags", u64::from(flags), "none"));
+        }
+        let length = usize::from(inner.u16("length")?);
+        let body_at = start + inner.position();
+        let mut body = Reader::new(RECORD, inner.take("record", length)?);
+        records.push(take_record(&mut body, kind, &bytes.slice(body_at..body_at + length), payload_blocks)?);
+        body.end()?;
+    }
+    inner.end()?;
+    Ok(records)
+}
+
+fn take_record(
+    body: &mut Reader<'_>,
+    kind: u8,
+    bytes: &Bytes,
+    payload_blocks: u32,
+) -> Result<FrameRecord, FormatError> {
+    match kind {
+        RECORD_ENTRY => {
+            let group = GroupId(body.u64("group")?);
+            let term = Term(body.u64("term")?);
+            let index = LogIndex(body.u64("index")?);
+            let payload_offset = body.u32("payload offset")?;
+            body.reserved(4)?;
+            let length = body.remaining();
+            if length > HEADER_BYTES_MAX {
+                return Err(body.out_of_range("length of the entry header", length as u64, "at most 1,280 bytes"));
+            }
+            let header = bytes.slice(body.position()..);
+            let blocks = BlockCrcs::of_header(body.take("entry header", length)?)?.count();
+            if payload_offset.checked_add(blocks).is_none_or(|end| end > payload_blocks) {
+                return Err(body.out_of_range("payload offset", u64::from(payload_offset), "within the frame's payload"));
+            }
+            Ok(FrameRecord::Entry { group, term, index, payload_offset, header })
+        }
+        RECORD_HARD_STATE => Ok(FrameRecord::HardState {
+            group: GroupId(body.u64("group")?),
+            term: Term(body.u64("term")?),
+            vote: ReplicaId(body.u64("vote")?),
+            commit: LogIndex(body.u64("commit")?),
+        }),
+        RECORD_GROUP_CREATED => take_group_created(body),
+        RECORD_GROUP_DROPPED => Ok(FrameRecord::GroupDropped { group: GroupId(body.u64("group")?) }),
+        found => Err(body.unknown("kind", u64::from(found), RECORDS_KNOWN)),
+    }
+}
+
+fn take_group_created(body: &mut Reader<'_>) -> Result<FrameRecord, FormatError> {
+    let group = GroupId(body.u64("group")?);
+    let size_blocks = body.u64("size")?;
+    let index = LogIndex(body.u64("index")?);
+    let term = Term(body.u64("term")?);
+    let count = usize::from(body.u16("member count")?);
+    if !(1..=MEMBERS_MAX).contains(&count) {
+        return Err(body.out_of_range("member count", count as u64, "1 to 16"));
+    }
+    let mut members = Vec::with_capacity(count);
+    for _ in 0..count {
+        members.push(FrameMember {
+            replica: ReplicaId(body.u64("replica")?),
+            node: body.node("node")?,
+            disk: body.disk("disk")?,
+        });
+    }
+    Ok(FrameRecord::GroupCreated { group, size_blocks, members, index, term })
+}
