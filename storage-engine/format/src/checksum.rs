@@ -43,12 +43,19 @@ pub fn verify(payload: &[u8], crcs: &[u32]) -> Result<(), BlockMismatch> {
 pub fn verify_with(payload: &[u8], crcs: impl ExactSizeIterator<Item = u32>) -> Result<(), BlockMismatch> {
     let blocks = crcs.len();
     if payload.len() != blocks * BLOCK_SIZE as usize {
-        return Err(BlockMismatch::Length { bytes: payload.len(), blocks });
+        return Err(BlockMismatch::Length {
+            bytes: payload.len(),
+            blocks,
+        });
     }
     for (block, (bytes, expected)) in payload.chunks_exact(BLOCK_SIZE as usize).zip(crcs).enumerate() {
         let computed = crc32c(bytes);
         if computed != expected {
-            return Err(BlockMismatch::Checksum { block, expected, computed });
+            return Err(BlockMismatch::Checksum {
+                block,
+                expected,
+                computed,
+            });
         }
     }
     Ok(())
@@ -71,14 +78,23 @@ mod tests {
         let crcs = block_crcs(&payload);
         assert_eq!(verify(&payload, &crcs), Ok(()));
         payload[5000] ^= 1;
-        assert!(matches!(verify(&payload, &crcs), Err(BlockMismatch::Checksum { block: 1, .. })));
+        assert!(matches!(
+            verify(&payload, &crcs),
+            Err(BlockMismatch::Checksum { block: 1, .. })
+        ));
     }
 
     #[test]
     fn a_payload_of_another_length_is_refused() {
         let payload = vec![7_u8; BLOCK_SIZE as usize];
         let crcs = block_crcs(&payload);
-        assert_eq!(verify(&payload[1..], &crcs), Err(BlockMismatch::Length { bytes: 4095, blocks: 1 }));
-        assert_eq!(verify(&payload, &[]), Err(BlockMismatch::Length { bytes: 4096, blocks: 0 }));
+        assert_eq!(
+            verify(&payload[1..], &crcs),
+            Err(BlockMismatch::Length { bytes: 4095, blocks: 1 })
+        );
+        assert_eq!(
+            verify(&payload, &[]),
+            Err(BlockMismatch::Length { bytes: 4096, blocks: 0 })
+        );
     }
 }

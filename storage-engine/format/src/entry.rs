@@ -115,15 +115,29 @@ impl EntryHeader {
         buffer.put_u8(VERSION);
         match self {
             Self::Write { epoch, lba, block_crcs } => {
-                assert!((1..=ENTRY_BLOCKS_MAX as usize).contains(&block_crcs.len()), "a write of 1 to 256 blocks");
-                assert!(range_fits(*lba, block_crcs.len() as u64), "a write within the largest volume");
+                assert!(
+                    (1..=ENTRY_BLOCKS_MAX as usize).contains(&block_crcs.len()),
+                    "a write of 1 to 256 blocks"
+                );
+                assert!(
+                    range_fits(*lba, block_crcs.len() as u64),
+                    "a write within the largest volume"
+                );
                 put_op(buffer, OP_WRITE, 0);
                 buffer.put_u64_le(epoch.0);
                 buffer.put_u64_le(lba.0);
                 put_crcs(buffer, block_crcs);
             }
-            Self::Zero { epoch, lba, blocks, allocate } => {
-                assert!(*blocks > 0 && range_fits(*lba, *blocks), "a range within the largest volume");
+            Self::Zero {
+                epoch,
+                lba,
+                blocks,
+                allocate,
+            } => {
+                assert!(
+                    *blocks > 0 && range_fits(*lba, *blocks),
+                    "a range within the largest volume"
+                );
                 put_op(buffer, OP_ZERO, if *allocate { FLAG_ALLOCATE } else { 0 });
                 buffer.put_u64_le(epoch.0);
                 buffer.put_u64_le(lba.0);
@@ -136,7 +150,11 @@ impl EntryHeader {
             }
             Self::Command { length, block_crcs } => {
                 assert!((1..=COMMAND_BYTES_MAX).contains(length), "a command of 1 byte to 1 MiB");
-                assert_eq!(length.div_ceil(BLOCK_SIZE) as usize, block_crcs.len(), "a checksum for each block");
+                assert_eq!(
+                    length.div_ceil(BLOCK_SIZE) as usize,
+                    block_crcs.len(),
+                    "a checksum for each block"
+                );
                 put_op(buffer, OP_COMMAND, 0);
                 buffer.put_u32_le(*length);
                 put_crcs(buffer, block_crcs);
@@ -161,12 +179,23 @@ impl EntryHeader {
                 let lba = Lba(reader.u64("first block")?);
                 let blocks = reader.u64("block count")?;
                 check_range(&reader, lba, blocks)?;
-                Self::Zero { epoch, lba, blocks, allocate: flags & FLAG_ALLOCATE != 0 }
+                Self::Zero {
+                    epoch,
+                    lba,
+                    blocks,
+                    allocate: flags & FLAG_ALLOCATE != 0,
+                }
             }
-            OP_ATTACH => Self::Attach { epoch: Epoch(reader.u64("epoch")?), holder: reader.node("holder")? },
+            OP_ATTACH => Self::Attach {
+                epoch: Epoch(reader.u64("epoch")?),
+                holder: reader.node("holder")?,
+            },
             _ => {
                 let length = take_command_length(&mut reader)?;
-                Self::Command { length, block_crcs: BlockCrcs::take(&mut reader)?.iter().collect() }
+                Self::Command {
+                    length,
+                    block_crcs: BlockCrcs::take(&mut reader)?.iter().collect(),
+                }
             }
         };
         reader.end()?;
@@ -214,7 +243,9 @@ impl<'a> BlockCrcs<'a> {
         if !bytes.is_multiple_of(4) || bytes == 0 || bytes > 4 * ENTRY_BLOCKS_MAX as usize {
             return Err(reader.out_of_range("length of the checksums", bytes as u64, "4 to 1,024 bytes, 4 a block"));
         }
-        Ok(Self { encoded: reader.take("checksums", bytes)? })
+        Ok(Self {
+            encoded: reader.take("checksums", bytes)?,
+        })
     }
 
     /// Blocks of payload.
@@ -225,7 +256,9 @@ impl<'a> BlockCrcs<'a> {
 
     /// Each checksum in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = u32> + use<'a> {
-        self.encoded.chunks_exact(4).map(|crc| u32::from_le_bytes([crc[0], crc[1], crc[2], crc[3]]))
+        self.encoded
+            .chunks_exact(4)
+            .map(|crc| u32::from_le_bytes([crc[0], crc[1], crc[2], crc[3]]))
     }
 
     /// Checks a payload against them.
@@ -250,14 +283,22 @@ fn take_op(reader: &mut Reader<'_>) -> Result<(u8, u16), FormatError> {
     let version = reader.u8("version")?;
     if version != VERSION {
         let (found, supported) = (u16::from(version), u16::from(VERSION));
-        return Err(FormatError::Version { structure: STRUCTURE, found, supported });
+        return Err(FormatError::Version {
+            structure: STRUCTURE,
+            found,
+            supported,
+        });
     }
     let op = reader.u8("operation")?;
     if !(OP_WRITE..=OP_COMMAND).contains(&op) {
         return Err(reader.unknown("operation", u64::from(op), OPS_KNOWN));
     }
     let flags = reader.u16("flags")?;
-    let (flags_known, names) = if op == OP_ZERO { (FLAG_ALLOCATE, "1 allocate") } else { (0, "none") };
+    let (flags_known, names) = if op == OP_ZERO {
+        (FLAG_ALLOCATE, "1 allocate")
+    } else {
+        (0, "none")
+    };
     if flags & !flags_known != 0 {
         return Err(reader.unknown("flags", u64::from(flags), names));
     }

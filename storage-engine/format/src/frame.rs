@@ -117,7 +117,10 @@ impl FrameRecord {
             }
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "the lengths are asserted before they are written")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the lengths are asserted before they are written"
+    )]
     fn encode_into(&self, buffer: &mut BytesMut) {
         let kind = match self {
             Self::Entry { .. } => RECORD_ENTRY,
@@ -129,7 +132,13 @@ impl FrameRecord {
         buffer.put_u8(0); // flags
         buffer.put_u16_le((self.encoded_len() - RECORD_HEAD_BYTES) as u16);
         match self {
-            Self::Entry { group, term, index, payload_offset, header } => {
+            Self::Entry {
+                group,
+                term,
+                index,
+                payload_offset,
+                header,
+            } => {
                 assert!(header.len() <= HEADER_BYTES_MAX, "an entry header within its bound");
                 buffer.put_u64_le(group.0);
                 buffer.put_u64_le(term.0);
@@ -138,12 +147,23 @@ impl FrameRecord {
                 buffer.put_u32_le(0); // room for the birth epoch's place
                 buffer.put_slice(header);
             }
-            Self::HardState { group, term, vote, commit } => {
+            Self::HardState {
+                group,
+                term,
+                vote,
+                commit,
+            } => {
                 for field in [group.0, term.0, vote.0, commit.0] {
                     buffer.put_u64_le(field);
                 }
             }
-            Self::GroupCreated { group, size_blocks, members, index, term } => {
+            Self::GroupCreated {
+                group,
+                size_blocks,
+                members,
+                index,
+                term,
+            } => {
                 assert!((1..=MEMBERS_MAX).contains(&members.len()), "a group of 1 to 16 members");
                 for field in [group.0, *size_blocks, index.0, term.0] {
                     buffer.put_u64_le(field);
@@ -206,14 +226,26 @@ pub fn header_blocks_for(records_bytes: usize) -> u32 {
 ///
 /// # Panics
 /// If the header or the payload is longer than a frame may be: the writer's batches are bounded.
-#[allow(clippy::cast_possible_truncation, reason = "the lengths are asserted before they are written")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the lengths are asserted before they are written"
+)]
 pub fn encode(info: &FrameInfo, records: &[FrameRecord]) -> (Bytes, u64) {
     let records_bytes: usize = records.iter().map(FrameRecord::encoded_len).sum();
     let header_blocks = header_blocks_for(records_bytes);
-    assert!(header_blocks <= HEADER_BLOCKS_MAX, "a frame header of at most 16 blocks");
-    assert!(info.payload_blocks <= PAYLOAD_BLOCKS_MAX, "a payload of at most 1,024 blocks");
+    assert!(
+        header_blocks <= HEADER_BLOCKS_MAX,
+        "a frame header of at most 16 blocks"
+    );
+    assert!(
+        info.payload_blocks <= PAYLOAD_BLOCKS_MAX,
+        "a payload of at most 1,024 blocks"
+    );
     assert!(info.durable_upto < info.sequence, "a frame cannot vouch for itself");
-    assert!(info.sequence - info.durable_upto <= WINDOW_FRAMES_MAX, "a frame within the window");
+    assert!(
+        info.sequence - info.durable_upto <= WINDOW_FRAMES_MAX,
+        "a frame within the window"
+    );
     let header_bytes = (header_blocks * BLOCK_SIZE) as usize;
     let mut buffer = aligned(header_bytes);
     buffer.put_u64_le(MAGIC);
@@ -222,14 +254,24 @@ pub fn encode(info: &FrameInfo, records: &[FrameRecord]) -> (Bytes, u64) {
     buffer.put_u16_le(0); // flags
     buffer.put_u32_le(header_blocks);
     buffer.put_slice(&info.disk.to_bytes());
-    for field in [info.segment_epoch, info.incarnation, info.sequence, info.previous_chain, info.durable_upto] {
+    for field in [
+        info.segment_epoch,
+        info.incarnation,
+        info.sequence,
+        info.previous_chain,
+        info.durable_upto,
+    ] {
         buffer.put_u64_le(field);
     }
     buffer.put_u32_le(info.payload_blocks);
     buffer.put_u32_le(records.len() as u32);
     buffer.put_u32_le(records_bytes as u32);
     buffer.put_u32_le(0); // reserved
-    assert_eq!(buffer.len(), FIXED_BYTES, "the fixed fields are as long as they are declared");
+    assert_eq!(
+        buffer.len(),
+        FIXED_BYTES,
+        "the fixed fields are as long as they are declared"
+    );
     for record in records {
         record.encode_into(&mut buffer);
     }
@@ -274,7 +316,12 @@ pub fn decode(bytes: &Bytes) -> Result<Frame, FormatError> {
     let computed = crc32c(&bytes[CHECKED_FROM..header_bytes]);
     let found = (chain & u64::from(u32::MAX)) as u32;
     if found != computed {
-        return Err(FormatError::Checksum { structure: STRUCTURE, part: "the header", found, computed });
+        return Err(FormatError::Checksum {
+            structure: STRUCTURE,
+            part: "the header",
+            found,
+            computed,
+        });
     }
     reader.version(VERSION)?;
     reader.no_flags()?;
@@ -286,7 +333,12 @@ pub fn decode(bytes: &Bytes) -> Result<Frame, FormatError> {
     }
     let records = take_records(&mut reader, bytes, info.payload_blocks)?;
     reader.reserved(reader.remaining())?;
-    Ok(Frame { info, chain, header_blocks, records })
+    Ok(Frame {
+        info,
+        chain,
+        header_blocks,
+        records,
+    })
 }
 
 fn take_info(reader: &mut Reader<'_>) -> Result<FrameInfo, FormatError> {
@@ -299,9 +351,11 @@ fn take_info(reader: &mut Reader<'_>) -> Result<FrameInfo, FormatError> {
         durable_upto: reader.u64("durable sequence")?,
         payload_blocks: reader.u32("payload length")?,
     };
-    for (field, value) in
-        [("segment epoch", info.segment_epoch), ("incarnation", info.incarnation), ("sequence", info.sequence)]
-    {
+    for (field, value) in [
+        ("segment epoch", info.segment_epoch),
+        ("incarnation", info.incarnation),
+        ("sequence", info.sequence),
+    ] {
         if value == 0 {
             return Err(reader.out_of_range(field, value, "at least 1"));
         }
@@ -321,7 +375,11 @@ fn take_records(reader: &mut Reader<'_>, bytes: &Bytes, payload_blocks: u32) -> 
     let records_bytes = reader.u32("length of the records")? as usize;
     reader.reserved(4)?;
     if count > records_bytes / RECORD_HEAD_BYTES {
-        return Err(reader.out_of_range("record count", count as u64, "no more than fit in the length of the records"));
+        return Err(reader.out_of_range(
+            "record count",
+            count as u64,
+            "no more than fit in the length of the records",
+        ));
     }
     let start = reader.position();
     let mut inner = Reader::new(RECORD, reader.take("records", records_bytes)?);
@@ -335,7 +393,12 @@ fn take_records(reader: &mut Reader<'_>, bytes: &Bytes, payload_blocks: u32) -> 
         let length = usize::from(inner.u16("length")?);
         let body_at = start + inner.position();
         let mut body = Reader::new(RECORD, inner.take("record", length)?);
-        records.push(take_record(&mut body, kind, &bytes.slice(body_at..body_at + length), payload_blocks)?);
+        records.push(take_record(
+            &mut body,
+            kind,
+            &bytes.slice(body_at..body_at + length),
+            payload_blocks,
+        )?);
         body.end()?;
     }
     inner.end()?;
@@ -361,10 +424,23 @@ fn take_record(
             }
             let header = bytes.slice(body.position()..);
             let blocks = BlockCrcs::of_header(body.take("entry header", length)?)?.count();
-            if payload_offset.checked_add(blocks).is_none_or(|end| end > payload_blocks) {
-                return Err(body.out_of_range("payload offset", u64::from(payload_offset), "within the frame's payload"));
+            if payload_offset
+                .checked_add(blocks)
+                .is_none_or(|end| end > payload_blocks)
+            {
+                return Err(body.out_of_range(
+                    "payload offset",
+                    u64::from(payload_offset),
+                    "within the frame's payload",
+                ));
             }
-            Ok(FrameRecord::Entry { group, term, index, payload_offset, header })
+            Ok(FrameRecord::Entry {
+                group,
+                term,
+                index,
+                payload_offset,
+                header,
+            })
         }
         RECORD_HARD_STATE => Ok(FrameRecord::HardState {
             group: GroupId(body.u64("group")?),
@@ -373,7 +449,9 @@ fn take_record(
             commit: LogIndex(body.u64("commit")?),
         }),
         RECORD_GROUP_CREATED => take_group_created(body),
-        RECORD_GROUP_DROPPED => Ok(FrameRecord::GroupDropped { group: GroupId(body.u64("group")?) }),
+        RECORD_GROUP_DROPPED => Ok(FrameRecord::GroupDropped {
+            group: GroupId(body.u64("group")?),
+        }),
         found => Err(body.unknown("kind", u64::from(found), RECORDS_KNOWN)),
     }
 }
@@ -395,5 +473,11 @@ fn take_group_created(body: &mut Reader<'_>) -> Result<FrameRecord, FormatError>
             disk: body.disk("disk")?,
         });
     }
-    Ok(FrameRecord::GroupCreated { group, size_blocks, members, index, term })
+    Ok(FrameRecord::GroupCreated {
+        group,
+        size_blocks,
+        members,
+        index,
+        term,
+    })
 }

@@ -6,6 +6,31 @@ use cairn_api::block::{BlockError, StatusExtent};
 use cairn_api::ids::{Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use cairn_api::units::Lba;
 
+mod decode;
+mod encode;
+mod header;
+mod hello;
+
+pub use decode::decode_body;
+pub use encode::{EncodedFrame, body_bytes_estimate, encode};
+pub use header::{FrameHeader, decode_header};
+pub use hello::{HELLO_BYTES, HELLO_REPLY_BYTES, Hello, HelloCode, HelloReply};
+
+/// The version of the peer wire that this build speaks; a peer of another version is refused in the greeting.
+pub const WIRE_VERSION: u16 = 1;
+/// Length of a frame's header in bytes.
+pub const HEADER_BYTES: usize = 64;
+/// The longest body in bytes: what a receiver buffers before it can check a frame.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// The longest payload of one frame in bytes: four full entries, so that no frame holds a link for long.
+pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
+/// The most messages in one frame: the shortest message takes 17 bytes of body, so a body has room for no more.
+pub const MESSAGES_MAX: usize = BODY_BYTES_MAX / 17;
+/// The most extents in one [`GatewayResult::Status`].
+pub const STATUS_EXTENTS_MAX: usize = 65_536;
+/// The longest text (a node's name, an error's words) in bytes; longer ones are cut.
+pub const TEXT_BYTES_MAX: usize = 255;
+
 /// One entry of an append message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerEntry {
@@ -212,8 +237,14 @@ impl PeerMessage {
     pub fn payload_bytes(&self) -> usize {
         match self {
             Self::Raft(message) => message.entries.iter().map(|entry| entry.payload.len()).sum(),
-            Self::Request(GatewayRequest { op: GatewayOp::Write { payload, .. }, .. }) => payload.len(),
-            Self::Reply(GatewayReply { result: GatewayResult::Read(pieces), .. }) => pieces
+            Self::Request(GatewayRequest {
+                op: GatewayOp::Write { payload, .. },
+                ..
+            }) => payload.len(),
+            Self::Reply(GatewayReply {
+                result: GatewayResult::Read(pieces),
+                ..
+            }) => pieces
                 .iter()
                 .map(|piece| match piece {
                     BlockPiece::Data(data) => data.len(),

@@ -50,7 +50,12 @@ pub(crate) fn open<'a>(structure: &'static str, magic: u64, bytes: &'a [u8]) -> 
     let found = reader.u32("checksum")?;
     let computed = crc32c(&bytes[CHECKED_FROM..]);
     if found != computed {
-        return Err(FormatError::Checksum { structure, part: "the block", found, computed });
+        return Err(FormatError::Checksum {
+            structure,
+            part: "the block",
+            found,
+            computed,
+        });
     }
     Ok(reader)
 }

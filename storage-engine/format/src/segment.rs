@@ -88,9 +88,11 @@ impl SegmentHeader {
             durable_upto: reader.u64("durable sequence")?,
         };
         reader.reserved(reader.remaining())?;
-        for (field, value) in
-            [("epoch", header.epoch), ("incarnation", header.incarnation), ("first sequence", header.first_sequence)]
-        {
+        for (field, value) in [
+            ("epoch", header.epoch),
+            ("incarnation", header.incarnation),
+            ("first sequence", header.first_sequence),
+        ] {
             if value == 0 {
                 return Err(reader.out_of_range(field, value, "at least 1"));
             }

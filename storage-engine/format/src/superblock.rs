@@ -45,7 +45,11 @@ impl Geometry {
     pub fn for_device(device_size: u64, segment_size: u64) -> Result<Self, FormatError> {
         let space = second_copy_offset(device_size).saturating_sub(SEGMENTS_START_DEFAULT);
         let segment_count = u32::try_from(space / segment_size.max(1)).unwrap_or(u32::MAX);
-        let geometry = Self { segments_start: SEGMENTS_START_DEFAULT, segment_size, segment_count };
+        let geometry = Self {
+            segments_start: SEGMENTS_START_DEFAULT,
+            segment_size,
+            segment_count,
+        };
         geometry.check(device_size)?;
         Ok(geometry)
     }
@@ -69,7 +73,9 @@ impl Geometry {
     /// The segment that holds the byte at `offset`, if one does.
     pub fn segment_of(&self, offset: u64) -> Option<u32> {
         let within = offset.checked_sub(self.segments_start)?;
-        u32::try_from(within / self.segment_size).ok().filter(|segment| *segment < self.segment_count)
+        u32::try_from(within / self.segment_size)
+            .ok()
+            .filter(|segment| *segment < self.segment_count)
     }
 
     /// Blocks in a segment, its header block included.
@@ -79,23 +85,44 @@ impl Geometry {
 
     fn check(&self, device_size: u64) -> Result<(), FormatError> {
         let refuse = |field, found, expected| {
-            Err(FormatError::OutOfRange { structure: STRUCTURE, field, found, expected })
+            Err(FormatError::OutOfRange {
+                structure: STRUCTURE,
+                field,
+                found,
+                expected,
+            })
         };
         if !self.segment_size.is_multiple_of(BLOCK_BYTES)
             || !(SEGMENT_SIZE_MIN..=SEGMENT_SIZE_MAX).contains(&self.segment_size)
         {
-            return refuse("segment size", self.segment_size, "a multiple of 4 KiB from 2 MiB to 1 GiB");
+            return refuse(
+                "segment size",
+                self.segment_size,
+                "a multiple of 4 KiB from 2 MiB to 1 GiB",
+            );
         }
         if !self.segments_start.is_multiple_of(BLOCK_BYTES) || self.segments_start < BLOCK_BYTES {
-            return refuse("start of segments", self.segments_start, "a multiple of 4 KiB behind the superblock");
+            return refuse(
+                "start of segments",
+                self.segments_start,
+                "a multiple of 4 KiB behind the superblock",
+            );
         }
         if self.segment_count < SEGMENT_COUNT_MIN {
-            return refuse("segment count", u64::from(self.segment_count), "at least 2: the device is too small");
+            return refuse(
+                "segment count",
+                u64::from(self.segment_count),
+                "at least 2: the device is too small",
+            );
         }
         let length = u64::from(self.segment_count).checked_mul(self.segment_size);
         let end = length.and_then(|length| self.segments_start.checked_add(length));
         if end.is_none_or(|end| end > second_copy_offset(device_size)) {
-            return refuse("segment count", u64::from(self.segment_count), "no more than the device has room for");
+            return refuse(
+                "segment count",
+                u64::from(self.segment_count),
+                "no more than the device has room for",
+            );
         }
         Ok(())
     }
@@ -224,10 +251,15 @@ pub enum ChooseError {
 /// The valid copy of the highest generation.
 pub fn choose(first: &[u8], second: &[u8]) -> Result<Superblock, ChooseError> {
     match (Superblock::decode(first), Superblock::decode(second)) {
-        (Ok(first), Ok(second)) if first.disk != second.disk => {
-            Err(ChooseError::Different { first: first.disk, second: second.disk })
-        }
-        (Ok(first), Ok(second)) => Ok(if second.generation > first.generation { second } else { first }),
+        (Ok(first), Ok(second)) if first.disk != second.disk => Err(ChooseError::Different {
+            first: first.disk,
+            second: second.disk,
+        }),
+        (Ok(first), Ok(second)) => Ok(if second.generation > first.generation {
+            second
+        } else {
+            first
+        }),
         (Ok(_), Err(newer)) | (Err(newer), Ok(_)) if newer.is_newer() => Err(ChooseError::Newer(newer)),
         (Ok(valid), Err(_)) | (Err(_), Ok(valid)) => Ok(valid),
         (Err(first), Err(second)) => Err(ChooseError::Neither { first, second }),

@@ -14,7 +14,11 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) const fn new(structure: &'static str, bytes: &'a [u8]) -> Self {
-        Self { structure, bytes, at: 0 }
+        Self {
+            structure,
+            bytes,
+            at: 0,
+        }
     }
 
     /// Bytes taken so far.
@@ -29,7 +33,12 @@ impl<'a> Reader<'a> {
     pub(crate) fn take(&mut self, field: &'static str, count: usize) -> Result<&'a [u8], FormatError> {
         let available = self.remaining();
         if count > available {
-            return Err(FormatError::Truncated { structure: self.structure, field, needed: count, available });
+            return Err(FormatError::Truncated {
+                structure: self.structure,
+                field,
+                needed: count,
+                available,
+            });
         }
         let taken = &self.bytes[self.at..self.at + count];
         self.at += count;
@@ -85,7 +94,11 @@ impl<'a> Reader<'a> {
         if found == expected {
             Ok(())
         } else {
-            Err(FormatError::Magic { structure: self.structure, found, expected })
+            Err(FormatError::Magic {
+                structure: self.structure,
+                found,
+                expected,
+            })
         }
     }
 
@@ -95,7 +108,11 @@ impl<'a> Reader<'a> {
         if found == supported {
             Ok(())
         } else {
-            Err(FormatError::Version { structure: self.structure, found, supported })
+            Err(FormatError::Version {
+                structure: self.structure,
+                found,
+                supported,
+            })
         }
     }
 
@@ -129,16 +146,29 @@ impl<'a> Reader<'a> {
     pub(crate) fn end(&self) -> Result<(), FormatError> {
         match self.remaining() {
             0 => Ok(()),
-            excess => Err(FormatError::Excess { structure: self.structure, excess }),
+            excess => Err(FormatError::Excess {
+                structure: self.structure,
+                excess,
+            }),
         }
     }
 
     pub(crate) const fn out_of_range(&self, field: &'static str, found: u64, expected: &'static str) -> FormatError {
-        FormatError::OutOfRange { structure: self.structure, field, found, expected }
+        FormatError::OutOfRange {
+            structure: self.structure,
+            field,
+            found,
+            expected,
+        }
     }
 
     pub(crate) const fn unknown(&self, field: &'static str, found: u64, known: &'static str) -> FormatError {
-        FormatError::Unknown { structure: self.structure, field, found, known }
+        FormatError::Unknown {
+            structure: self.structure,
+            field,
+            found,
+            known,
+        }
     }
 
     pub(crate) const fn contradiction(
@@ -148,6 +178,12 @@ impl<'a> Reader<'a> {
         other: &'static str,
         expected: u64,
     ) -> FormatError {
-        FormatError::Contradiction { structure: self.structure, field, found, other, expected }
+        FormatError::Contradiction {
+            structure: self.structure,
+            field,
+            found,
+            other,
+            expected,
+        }
     }
 }
