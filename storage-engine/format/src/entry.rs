@@ -191,10 +191,10 @@ impl EntryHeader {
                 holder: reader.node("holder")?,
             },
             _ => {
-                let length = take_command_length(&mut reader)?;
+                let (length, crcs) = take_command(&mut reader)?;
                 Self::Command {
                     length,
-                    block_crcs: BlockCrcs::take(&mut reader)?.iter().collect(),
+                    block_crcs: crcs.iter().collect(),
                 }
             }
         };
@@ -223,16 +223,7 @@ impl<'a> BlockCrcs<'a> {
                 reader.take("epoch and first block", 16)?;
                 Self::take(&mut reader)
             }
-            OP_COMMAND => {
-                let length = take_command_length(&mut reader)?;
-                let crcs = Self::take(&mut reader)?;
-                let expected = length.div_ceil(BLOCK_SIZE);
-                if crcs.count() != expected {
-                    let found = u64::from(crcs.count());
-                    return Err(reader.contradiction("checksum count", found, "the length", u64::from(expected)));
-                }
-                Ok(crcs)
-            }
+            OP_COMMAND => take_command(&mut reader).map(|(_, crcs)| crcs),
             _ => Ok(Self { encoded: &[] }),
         }
     }
@@ -305,12 +296,18 @@ fn take_op(reader: &mut Reader<'_>) -> Result<(u8, u16), FormatError> {
     Ok((op, flags))
 }
 
-fn take_command_length(reader: &mut Reader<'_>) -> Result<u32, FormatError> {
+/// Length and checksums of a command: one checksum for each begun block.
+fn take_command<'a>(reader: &mut Reader<'a>) -> Result<(u32, BlockCrcs<'a>), FormatError> {
     let length = reader.u32("length of the command")?;
-    if (1..=COMMAND_BYTES_MAX).contains(&length) {
-        Ok(length)
+    if !(1..=COMMAND_BYTES_MAX).contains(&length) {
+        return Err(reader.out_of_range("length of the command", u64::from(length), "1 to 1,048,576 bytes"));
+    }
+    let crcs = BlockCrcs::take(reader)?;
+    let (found, expected) = (u64::from(crcs.count()), u64::from(length.div_ceil(BLOCK_SIZE)));
+    if found == expected {
+        Ok((length, crcs))
     } else {
-        Err(reader.out_of_range("length of the command", u64::from(length), "1 to 1,048,576 bytes"))
+        Err(reader.contradiction("checksum count", found, "the length", expected))
     }
 }
 

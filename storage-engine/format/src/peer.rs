@@ -153,6 +153,11 @@ pub enum GatewayOp {
         /// Who asks; differs from `holder` only when it detaches.
         requester: NodeId,
     },
+    /// Give the attachment of `epoch` back; without effect if another one rules by now.
+    Detach {
+        /// The attachment's epoch.
+        epoch: Epoch,
+    },
     /// Attachment heartbeat: the holder of `epoch` is alive.
     KeepAlive {
         /// The attachment's epoch.

@@ -240,7 +240,10 @@ impl Decoder<'_> {
             7 => GatewayOp::TransferLeader {
                 to: ReplicaId(self.reader.u64("replica to lead")?),
             },
-            found => return Err(self.reader.unknown("gateway operation", u64::from(found), "1 to 7")),
+            8 => GatewayOp::Detach {
+                epoch: Epoch(self.reader.u64("epoch")?),
+            },
+            found => return Err(self.reader.unknown("gateway operation", u64::from(found), "1 to 8")),
         };
         Ok(GatewayRequest { group, request, op })
     }

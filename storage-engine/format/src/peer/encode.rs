@@ -252,6 +252,10 @@ impl Encoder {
                 self.body.put_u8(6);
                 self.body.put_u64_le(epoch.0);
             }
+            GatewayOp::Detach { epoch } => {
+                self.body.put_u8(8);
+                self.body.put_u64_le(epoch.0);
+            }
             GatewayOp::TransferLeader { to } => {
                 self.body.put_u8(7);
                 self.body.put_u64_le(to.0);

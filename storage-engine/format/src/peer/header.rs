@@ -34,7 +34,7 @@ impl FrameHeader {
         for field in [self.body_len, self.payload_len, self.message_count, self.body_crc] {
             buffer.put_u32_le(field);
         }
-        buffer.put_bytes(0, RESERVED_BYTES - 4);
+        buffer.put_bytes(0, RESERVED_BYTES);
         let crc = crc32c(&buffer[buffer.len() + 4 - HEADER_BYTES..]);
         buffer.put_u32_le(crc);
     }
@@ -63,7 +63,7 @@ pub fn decode_header(bytes: &[u8; HEADER_BYTES]) -> Result<FrameHeader, FormatEr
         message_count: reader.u32("message count")?,
         body_crc: reader.u32("checksum of the body")?,
     };
-    reader.reserved(RESERVED_BYTES - 4)?;
+    reader.reserved(RESERVED_BYTES)?;
     if header.body_len as usize > BODY_BYTES_MAX {
         return Err(reader.out_of_range("body length", u64::from(header.body_len), "at most 1 MiB"));
     }

@@ -1,0 +1,373 @@
+//! Random values of every structure of the format, within the bounds that their fields state.
+#![allow(dead_code, reason = "each test binary uses its share of the strategies")]
+
+use bytes::Bytes;
+use cairn_api::block::{Allocation, BlockError, StatusExtent};
+use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use cairn_api::units::{BLOCK_SIZE, Lba};
+use cairn_format::checksum::block_crcs;
+use cairn_format::entry::EntryHeader;
+use cairn_format::frame::{FrameInfo, FrameMember, FrameRecord};
+use cairn_format::peer::{
+    AttachMode, BlockPiece, GatewayOp, GatewayReply, GatewayRequest, GatewayResult, Hello, HelloCode, PeerEntry,
+    PeerMessage, RaftKind, RaftMessage,
+};
+use cairn_format::segment::{HeadKind, SegmentHeader};
+use cairn_format::superblock::{Geometry, SEGMENT_SIZE_MIN, SEGMENTS_START_DEFAULT, Superblock};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+pub fn disk() -> impl Strategy<Value = DiskId> {
+    any::<[u8; 16]>()
+        .prop_filter("not nil", |bytes| *bytes != [0; 16])
+        .prop_map(DiskId::from_bytes)
+}
+
+pub fn node() -> impl Strategy<Value = NodeId> {
+    any::<[u8; 16]>().prop_map(NodeId::from_bytes)
+}
+
+pub fn cluster() -> impl Strategy<Value = ClusterId> {
+    any::<[u8; 16]>().prop_map(ClusterId::from_bytes)
+}
+
+prop_compose! {
+    pub fn superblock()(
+        (cluster, node, disk) in (cluster(), node(), disk()),
+        (blocks, segment_count) in (512_u64..=4096, 2_u32..=5000),
+        extra in 0_u64..1 << 30,
+        (generation, created_unix_s) in any::<(u64, u64)>(),
+    ) -> Superblock {
+        let segment_size = (blocks * u64::from(BLOCK_SIZE)).max(SEGMENT_SIZE_MIN);
+        let geometry = Geometry { segments_start: SEGMENTS_START_DEFAULT, segment_size, segment_count };
+        let device_size = geometry.end() + 2 * u64::from(BLOCK_SIZE) + extra;
+        Superblock { cluster, node, disk, device_size, geometry, generation, created_unix_s }
+    }
+}
+
+prop_compose! {
+    pub fn segment_header()(
+        (disk, segment) in (disk(), any::<u32>()),
+        head in prop_oneof![Just(HeadKind::Hot), Just(HeadKind::Cold), Just(HeadKind::Index)],
+        (epoch, incarnation, first_sequence) in (1_u64.., 1_u64.., 1_u64..),
+        (chain_before, behind) in any::<(u64, u64)>(),
+    ) -> SegmentHeader {
+        let durable_upto = behind % first_sequence;
+        SegmentHeader { disk, segment, head, epoch, incarnation, first_sequence, chain_before, durable_upto }
+    }
+}
+
+fn block_crcs_strategy() -> impl Strategy<Value = Vec<u32>> {
+    prop_oneof![vec(any::<u32>(), 1..=4), vec(any::<u32>(), 1..=256)]
+}
+
+pub fn entry_header() -> impl Strategy<Value = EntryHeader> {
+    let lba = 0_u64..1 << 50;
+    prop_oneof![
+        (any::<u64>(), lba.clone(), block_crcs_strategy()).prop_map(|(epoch, lba, block_crcs)| EntryHeader::Write {
+            epoch: Epoch(epoch),
+            lba: Lba(lba),
+            block_crcs
+        }),
+        (any::<u64>(), lba, 1_u64..1 << 50, any::<bool>()).prop_map(|(epoch, lba, blocks, allocate)| {
+            EntryHeader::Zero {
+                epoch: Epoch(epoch),
+                lba: Lba(lba),
+                blocks,
+                allocate,
+            }
+        }),
+        (any::<u64>(), node()).prop_map(|(epoch, holder)| EntryHeader::Attach {
+            epoch: Epoch(epoch),
+            holder
+        }),
+        (block_crcs_strategy(), 0..BLOCK_SIZE).prop_map(|(block_crcs, cut)| {
+            let length = u32::try_from(block_crcs.len()).unwrap() * BLOCK_SIZE - cut;
+            EntryHeader::Command { length, block_crcs }
+        }),
+    ]
+}
+
+pub fn frame_record(payload_blocks: u32) -> impl Strategy<Value = FrameRecord> {
+    let member = (any::<u64>(), node(), disk()).prop_map(|(replica, node, disk)| FrameMember {
+        replica: ReplicaId(replica),
+        node,
+        disk,
+    });
+    prop_oneof![
+        (
+            any::<(u64, u64, u64)>(),
+            any::<u32>(),
+            proptest::option::of(entry_header())
+        )
+            .prop_map(move |((group, term, index), place, header)| {
+                let header = header.filter(|header| header.payload_blocks() <= payload_blocks);
+                let blocks = header.as_ref().map_or(0, EntryHeader::payload_blocks);
+                FrameRecord::Entry {
+                    group: GroupId(group),
+                    term: Term(term),
+                    index: LogIndex(index),
+                    payload_offset: place % (payload_blocks - blocks + 1),
+                    header: header.map_or_else(Bytes::new, |header| header.encode()),
+                }
+            }),
+        any::<(u64, u64, u64, u64)>().prop_map(|(group, term, vote, commit)| FrameRecord::HardState {
+            group: GroupId(group),
+            term: Term(term),
+            vote: ReplicaId(vote),
+            commit: LogIndex(commit),
+        }),
+        (any::<(u64, u64, u64, u64)>(), vec(member, 1..=5)).prop_map(|((group, size_blocks, index, term), members)| {
+            FrameRecord::GroupCreated {
+                group: GroupId(group),
+                size_blocks,
+                members,
+                index: LogIndex(index),
+                term: Term(term),
+            }
+        }),
+        any::<u64>().prop_map(|group| FrameRecord::GroupDropped { group: GroupId(group) }),
+    ]
+}
+
+pub fn frame() -> impl Strategy<Value = (FrameInfo, Vec<FrameRecord>)> {
+    let info = (
+        disk(),
+        1_u64..,
+        1_u64..,
+        1_u64..,
+        any::<u64>(),
+        1_u64..=64,
+        0_u32..=1024,
+    )
+        .prop_map(
+            |(disk, segment_epoch, incarnation, sequence, previous_chain, ahead, payload_blocks)| FrameInfo {
+                disk,
+                segment_epoch,
+                incarnation,
+                sequence,
+                previous_chain,
+                durable_upto: sequence.saturating_sub(ahead),
+                payload_blocks,
+            },
+        );
+    info.prop_flat_map(|info| (Just(info), vec(frame_record(info.payload_blocks), 0..40)))
+}
+
+/// So many blocks, each different from the next.
+pub fn payload(blocks: u32, seed: u8) -> Bytes {
+    (0..blocks * BLOCK_SIZE)
+        .map(|place| (place / BLOCK_SIZE * 31 + place % 251) as u8 ^ seed)
+        .collect()
+}
+
+fn peer_entry() -> impl Strategy<Value = PeerEntry> {
+    (any::<(u64, u64, u8)>(), 0_u32..4, any::<bool>()).prop_map(|((term, index, seed), blocks, empty)| {
+        let payload = payload(blocks, seed);
+        let header = match (blocks, empty) {
+            (0, true) => Bytes::new(),
+            (0, false) => EntryHeader::Zero {
+                epoch: Epoch(3),
+                lba: Lba(4),
+                blocks: 5,
+                allocate: true,
+            }
+            .encode(),
+            _ => EntryHeader::Write {
+                epoch: Epoch(term),
+                lba: Lba(9),
+                block_crcs: block_crcs(&payload),
+            }
+            .encode(),
+        };
+        PeerEntry {
+            term: Term(term),
+            index: LogIndex(index),
+            header,
+            payload,
+        }
+    })
+}
+
+fn raft_kind() -> impl Strategy<Value = RaftKind> {
+    use RaftKind::*;
+    proptest::sample::select(vec![
+        Append,
+        AppendResponse,
+        RequestVote,
+        RequestVoteResponse,
+        RequestPreVote,
+        RequestPreVoteResponse,
+        Heartbeat,
+        HeartbeatResponse,
+        TimeoutNow,
+        TransferLeader,
+        ReadIndex,
+        ReadIndexResponse,
+        Unreachable,
+    ])
+}
+
+fn raft_message() -> impl Strategy<Value = PeerMessage> {
+    let fields = any::<([u64; 11], bool)>();
+    (raft_kind(), fields, vec(any::<u8>(), 0..=64), vec(peer_entry(), 0..4)).prop_map(
+        |(kind, (numbers, reject), context, entries)| {
+            let [
+                group,
+                from,
+                to,
+                term,
+                log_term,
+                index,
+                commit,
+                commit_term,
+                hint,
+                stamp_ns,
+                free_blocks,
+            ] = numbers;
+            PeerMessage::Raft(RaftMessage {
+                group: GroupId(group),
+                kind,
+                from: ReplicaId(from),
+                to: ReplicaId(to),
+                term: Term(term),
+                log_term: Term(log_term),
+                index: LogIndex(index),
+                commit: LogIndex(commit),
+                commit_term: Term(commit_term),
+                reject,
+                reject_hint: LogIndex(hint),
+                context: context.into(),
+                stamp_ns,
+                free_blocks,
+                entries,
+            })
+        },
+    )
+}
+
+fn gateway_op() -> impl Strategy<Value = GatewayOp> {
+    let lba = (0_u64..1 << 50).prop_map(Lba);
+    let blocks = 1_u64..1 << 50;
+    let mode = prop_oneof![
+        Just(AttachMode::Take),
+        Just(AttachMode::Resume),
+        Just(AttachMode::Force)
+    ];
+    prop_oneof![
+        (any::<u64>(), lba.clone(), 1_u32..4, any::<u8>()).prop_map(|(epoch, lba, blocks, seed)| {
+            let payload = payload(blocks, seed);
+            GatewayOp::Write {
+                epoch: Epoch(epoch),
+                lba,
+                block_crcs: block_crcs(&payload),
+                payload,
+            }
+        }),
+        (any::<u64>(), lba.clone(), blocks.clone(), any::<bool>()).prop_map(|(epoch, lba, blocks, allocate)| {
+            GatewayOp::Zero {
+                epoch: Epoch(epoch),
+                lba,
+                blocks,
+                allocate,
+            }
+        }),
+        (lba.clone(), 1_u32..=256).prop_map(|(lba, blocks)| GatewayOp::Read { lba, blocks }),
+        (lba, blocks, any::<u32>()).prop_map(|(lba, blocks, extents_max)| GatewayOp::Status {
+            lba,
+            blocks,
+            extents_max
+        }),
+        (node(), mode, node()).prop_map(|(holder, mode, requester)| GatewayOp::Attach {
+            holder,
+            mode,
+            requester
+        }),
+        any::<u64>().prop_map(|epoch| GatewayOp::KeepAlive { epoch: Epoch(epoch) }),
+        any::<u64>().prop_map(|epoch| GatewayOp::Detach { epoch: Epoch(epoch) }),
+        any::<u64>().prop_map(|to| GatewayOp::TransferLeader { to: ReplicaId(to) }),
+    ]
+}
+
+fn block_error() -> impl Strategy<Value = BlockError> {
+    prop_oneof![
+        any::<(u64, u64, u64)>().prop_map(|(offset, length, size_bytes)| BlockError::OutOfRange {
+            offset,
+            length,
+            size_bytes
+        }),
+        Just(BlockError::Invalid("the volume's leader found the request malformed")),
+        Just(BlockError::NoSpace),
+        any::<u64>().prop_map(|current| BlockError::Fenced { current }),
+        "[a-zß-ü]{0,100}".prop_map(|holder| BlockError::Busy { holder }),
+        Just(BlockError::ReadOnly),
+        "[a-zß-ü]{0,100}".prop_map(BlockError::Io),
+        Just(BlockError::ShuttingDown),
+    ]
+}
+
+fn gateway_result() -> impl Strategy<Value = GatewayResult> {
+    let piece = prop_oneof![
+        (1_u32..4, any::<u8>()).prop_map(|(blocks, seed)| BlockPiece::Data(payload(blocks, seed))),
+        (1_u32..32).prop_map(BlockPiece::Zeros),
+    ];
+    let allocation = prop_oneof![Just(Allocation::Data), Just(Allocation::Zero), Just(Allocation::Hole)];
+    let extent = (any::<u64>(), allocation).prop_map(|(length, allocation)| StatusExtent { length, allocation });
+    prop_oneof![
+        Just(GatewayResult::Done),
+        vec(piece, 0..8).prop_map(GatewayResult::Read),
+        vec(extent, 0..40).prop_map(GatewayResult::Status),
+        any::<u64>().prop_map(|epoch| GatewayResult::Attached { epoch: Epoch(epoch) }),
+        proptest::option::of(1_u64..).prop_map(|leader| GatewayResult::NotLeader {
+            leader: leader.map(ReplicaId)
+        }),
+        Just(GatewayResult::Retry),
+        block_error().prop_map(GatewayResult::Failed),
+    ]
+}
+
+pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
+    prop_oneof![
+        raft_message(),
+        (any::<(u64, u64)>(), gateway_op()).prop_map(|((group, request), op)| {
+            PeerMessage::Request(GatewayRequest {
+                group: GroupId(group),
+                request,
+                op,
+            })
+        }),
+        (any::<(u64, u64)>(), gateway_result()).prop_map(|((group, request), result)| {
+            PeerMessage::Reply(GatewayReply {
+                group: GroupId(group),
+                request,
+                result,
+            })
+        }),
+    ]
+}
+
+pub fn hello() -> impl Strategy<Value = Hello> {
+    (any::<u16>(), cluster(), node(), disk(), disk()).prop_map(
+        |(wire_version, cluster, from_node, from_disk, to_disk)| Hello {
+            wire_version,
+            cluster,
+            from_node,
+            from_disk,
+            to_disk,
+        },
+    )
+}
+
+pub fn hello_code() -> impl Strategy<Value = HelloCode> {
+    use HelloCode::*;
+    proptest::sample::select(vec![
+        Accepted,
+        WrongVersion,
+        WrongCluster,
+        UnknownDisk,
+        DiskNotReady,
+        SameDisk,
+        TooManyLinks,
+        ShuttingDown,
+    ])
+}
