@@ -1,0 +1,236 @@
+//! Talks to engines: several addresses are tried in turn until one answers, within one deadline for the whole command.
+//!
+//! Every call of the control API may be repeated (reads change nothing, mutations are idempotent by name), which is what
+//! makes it safe to ask the next engine when one goes silent half-way.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::time::Duration;
+
+use cairn_api::control::control_client::ControlClient;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::error::{CliError, Kind};
+use crate::progress::Waiting;
+
+/// The generated client over one connection.
+pub(crate) type Client = ControlClient<Channel>;
+
+/// The largest answer that is accepted, in bytes: a catalogue of 100,000 volumes with five replicas fits.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// The longest wait for one connection: on any network worth storing over, a live engine accepts far sooner.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// The shortest time an engine is given, so that the last of many is not asked with no time left.
+const TURN_TIME_MIN: Duration = Duration::from_millis(100);
+/// The pause before engines that answered "not now" are asked again: a meta election takes about a second.
+const RETRY_PAUSE: Duration = Duration::from_millis(300);
+
+/// The engines a command may ask, and the time it has.
+#[derive(Debug, Clone)]
+pub(crate) struct Engines {
+    addresses: Vec<String>,
+    timeout: Duration,
+    deadline: Instant,
+}
+
+/// Why one engine did not do what was asked.
+enum Attempt {
+    /// It could not be reached, or said nothing in time.
+    Silent(String),
+    /// It answered that it cannot now: no leader, or no majority.
+    NotNow(String),
+    /// It answered no.
+    Refused(Status),
+}
+
+impl Engines {
+    /// The engines at `addresses`, asked for at most `timeout` from now.
+    pub(crate) fn new(addresses: Vec<String>, timeout: Duration) -> Self {
+        Self {
+            addresses,
+            timeout,
+            deadline: Instant::now() + timeout,
+        }
+    }
+
+    /// Where they listen.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// The time the whole command was given.
+    pub(crate) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Whether the time has run out.
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// Asks one engine after the other until one does what is asked or refuses it for good.
+    pub(crate) async fn call<T>(
+        &self,
+        doing: &str,
+        request: impl AsyncFn(&mut Client) -> Result<T, Status>,
+    ) -> Result<T, CliError> {
+        let mut waiting: Option<Waiting> = None;
+        loop {
+            let mut reasons = Vec::with_capacity(self.addresses.len());
+            let mut somebody_lives = false;
+            for (turn, address) in self.addresses.iter().enumerate() {
+                match attempt(address, self.turn_time(self.addresses.len() - turn), &request).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Attempt::Refused(status)) => return Err(CliError::of_status(doing, &status)),
+                    Err(Attempt::Silent(reason)) => reasons.push(format!("{address}: {reason}")),
+                    Err(Attempt::NotNow(reason)) => {
+                        somebody_lives = true;
+                        reasons.push(format!("{address}: {reason}"));
+                    }
+                }
+            }
+            if !somebody_lives || Instant::now() + RETRY_PAUSE >= self.deadline {
+                return Err(self.nobody_did(doing, &reasons, somebody_lives));
+            }
+            // An engine lives but has no leader to ask: elections end, so this is worth waiting for.
+            waiting.get_or_insert_with(Waiting::start).say(reasons.join("; "));
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Asks the one engine at `address`, once.
+    pub(crate) async fn ask<T>(
+        &self,
+        address: &str,
+        doing: &str,
+        request: impl AsyncFn(&mut Client) -> Result<T, Status>,
+    ) -> Result<T, CliError> {
+        attempt(address, self.turn_time(1), &request)
+            .await
+            .map_err(|failure| match failure {
+                Attempt::Refused(status) => CliError::of_status(doing, &status),
+                Attempt::Silent(reason) => CliError::new(
+                    Kind::Unavailable,
+                    format!("{doing}: {address}: {reason}"),
+                    NOBODY_REMEDY,
+                ),
+                Attempt::NotNow(reason) => CliError::new(
+                    Kind::Unavailable,
+                    format!("{doing}: {address}: {reason}"),
+                    NOT_NOW_REMEDY,
+                ),
+            })
+    }
+
+    /// An equal share of the time that is left.
+    fn turn_time(&self, turns_left: usize) -> Duration {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        (left / u32::try_from(turns_left).unwrap_or(u32::MAX).max(1)).max(TURN_TIME_MIN)
+    }
+
+    fn nobody_did(&self, doing: &str, reasons: &[String], somebody_lives: bool) -> CliError {
+        let remedy = if somebody_lives { NOT_NOW_REMEDY } else { NOBODY_REMEDY };
+        let what = match reasons {
+            [only] => format!("{doing}: {only}"),
+            several => format!(
+                "{doing}: none of {} engines could: {}",
+                several.len(),
+                several.join("; ")
+            ),
+        };
+        CliError::new(Kind::Unavailable, what, remedy)
+    }
+}
+
+const NOBODY_REMEDY: &str = "start an engine (`cairn dev --dir DIR` starts three), or name one that runs with --engine HOST:PORT or CAIRN_ENGINE";
+const NOT_NOW_REMEDY: &str =
+    "see that a majority of the nodes runs (`cairn cluster status`), or wait longer with --timeout";
+
+async fn attempt<T>(
+    address: &str,
+    time: Duration,
+    request: &impl AsyncFn(&mut Client) -> Result<T, Status>,
+) -> Result<T, Attempt> {
+    let deadline = Instant::now() + time;
+    let mut client = connect(address, time.min(CONNECT_TIME_MAX))
+        .await
+        .map_err(Attempt::Silent)?;
+    match tokio::time::timeout_at(deadline, request(&mut client)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(status)) => Err(match status.code() {
+            // A connection that broke half-way is reported as `Unavailable` too, with its cause as the source.
+            Code::Unavailable if status.source().is_some() => Attempt::Silent(root_cause(&status)),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+                Attempt::NotNow(status.message().to_owned())
+            }
+            _ => Attempt::Refused(status),
+        }),
+        Err(_) => Err(Attempt::Silent(format!("no answer within {}", Seconds(time)))),
+    }
+}
+
+async fn connect(address: &str, time: Duration) -> Result<Client, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| format!("not an address: {}", root_cause(&error)))?
+        .connect_timeout(time)
+        .tcp_nodelay(true);
+    // The outer time limit also covers a peer that accepts the connection and never speaks.
+    match tokio::time::timeout(time, endpoint.connect()).await {
+        Ok(Ok(channel)) => Ok(Client::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)),
+        Ok(Err(error)) => Err(root_cause(&error)),
+        Err(_) => Err(format!("no connection within {}", Seconds(time))),
+    }
+}
+
+/// The innermost cause of a transport error: the outer ones only say "transport error".
+fn root_cause(error: &dyn Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let text = cause.to_string();
+    // "(os error 111)" tells people nothing.
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// A duration as seconds with at most one decimal.
+struct Seconds(Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tenths = self.0.as_millis().div_ceil(100);
+        if tenths.is_multiple_of(10) {
+            write!(f, "{} s", tenths / 10)
+        } else {
+            write!(f, "{}.{} s", tenths / 10, tenths % 10)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_a_person_would_write_them() {
+        for (milliseconds, text) in [(30_000, "30 s"), (500, "0.5 s"), (1, "0.1 s"), (1_949, "2 s")] {
+            assert_eq!(Seconds(Duration::from_millis(milliseconds)).to_string(), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_where_nobody_listens_is_named_with_the_reason() {
+        let engines = Engines::new(
+            vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()],
+            Duration::from_secs(5),
+        );
+        let error = engines.call("cannot list volumes", async |_| Ok(())).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Unavailable);
+        assert_eq!(
+            error.what,
+            "cannot list volumes: none of 2 engines could: 127.0.0.1:1: connection refused; 127.0.0.1:2: connection refused"
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! `cairn volume …`: asks for the change, then waits until it is true.
+
+use std::time::Duration;
+
+use cairn_api::control::{self, VolumeState};
+use tonic::Response;
+
+use super::Context;
+use crate::args::{CreateArgs, DeleteArgs, DetachArgs};
+use crate::error::{CliError, Kind};
+use crate::progress::Waiting;
+use crate::views::{ClusterView, DeletedView, DetachedView, ExportListView, NodeNames, VolumeListView, VolumeView};
+
+/// The pause between two looks at a volume that is being made or dropped.
+const POLL_PAUSE: Duration = Duration::from_millis(200);
+
+/// `cairn volume create`.
+pub(super) async fn create(context: &Context, args: &CreateArgs) -> Result<(), CliError> {
+    let created = request_volume(context, &args.name, args.size.0, args.replicas).await?;
+    let volume = if args.no_wait {
+        created
+    } else {
+        wait_until_ready(context, created).await?
+    };
+    context
+        .output
+        .show(&VolumeView::new(&volume, &context.node_names().await))
+}
+
+/// Asks for a volume; succeeds if it is there already.
+pub(crate) async fn request_volume(
+    context: &Context,
+    name: &str,
+    size_bytes: u64,
+    replicas: u32,
+) -> Result<control::Volume, CliError> {
+    let request = control::CreateVolumeRequest {
+        name: name.to_owned(),
+        size_bytes,
+        replicas,
+    };
+    context
+        .engines
+        .call(&format!("cannot create volume '{name}'"), async |client| {
+            client.create_volume(request.clone()).await.map(Response::into_inner)
+        })
+        .await
+}
+
+/// Waits until every replica of `volume` is made and one of them leads.
+pub(crate) async fn wait_until_ready(context: &Context, volume: control::Volume) -> Result<control::Volume, CliError> {
+    let mut volume = volume;
+    let waiting = Waiting::start();
+    while volume.state() != VolumeState::Ready || volume.leader.is_empty() {
+        let missing = missing_for_ready(&volume);
+        waiting.say(format!("volume {}: {missing}", volume.name));
+        if context.engines.is_over() {
+            return Err(CliError::new(
+                Kind::Unavailable,
+                format!(
+                    "volume '{}' is accepted but not ready within {:?}: {missing}",
+                    volume.name,
+                    context.engines.timeout()
+                ),
+                "look at `cairn cluster status`; the same command goes on waiting",
+            ));
+        }
+        tokio::time::sleep(POLL_PAUSE).await;
+        volume = get(context, &volume.name).await?;
+    }
+    Ok(volume)
+}
+
+fn missing_for_ready(volume: &control::Volume) -> String {
+    let made = volume.replicas.iter().filter(|replica| replica.created).count();
+    if made < volume.replicas.len() {
+        format!("{made} of {} replicas are made", volume.replicas.len())
+    } else {
+        "no replica leads yet".to_owned()
+    }
+}
+
+async fn get(context: &Context, name: &str) -> Result<control::Volume, CliError> {
+    let request = control::GetVolumeRequest { name: name.to_owned() };
+    let result = context
+        .engines
+        .call(&format!("cannot show volume '{name}'"), async |client| {
+            client.get_volume(request.clone()).await.map(Response::into_inner)
+        })
+        .await;
+    result.map_err(list_volumes_remedy)
+}
+
+/// Who names a volume that is not there wants to know which are.
+fn list_volumes_remedy(error: CliError) -> CliError {
+    if error.kind == Kind::NotFound {
+        error.with_remedy("`cairn volume list` shows the volumes there are")
+    } else {
+        error
+    }
+}
+
+/// `cairn volume list`.
+pub(super) async fn list(context: &Context) -> Result<(), CliError> {
+    let reply = context
+        .engines
+        .call("cannot list volumes", async |client| {
+            client
+                .list_volumes(control::ListVolumesRequest {})
+                .await
+                .map(Response::into_inner)
+        })
+        .await?;
+    // Node names only appear in the JSON's replicas, so people need not wait for them.
+    let names = if context.output.is_json() {
+        context.node_names().await
+    } else {
+        NodeNames::new()
+    };
+    context.output.show(&VolumeListView::new(&reply.volumes, &names))
+}
+
+/// `cairn volume show`.
+pub(super) async fn show(context: &Context, name: &str) -> Result<(), CliError> {
+    let volume = get(context, name).await?;
+    context
+        .output
+        .show(&VolumeView::new(&volume, &context.node_names().await))
+}
+
+/// `cairn volume delete`.
+pub(super) async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), CliError> {
+    let name = &args.name;
+    let request = control::DeleteVolumeRequest {
+        name: name.clone(),
+        force: args.force,
+    };
+    let deleted = context
+        .engines
+        .call(&format!("cannot delete volume '{name}'"), async |client| {
+            client.delete_volume(request.clone()).await.map(Response::into_inner)
+        })
+        .await;
+    deleted.map_err(|error| match error.kind {
+        Kind::Refused if !args.force => error.with_remedy(format!(
+            "disconnect its clients and `cairn volume detach {name}`, or delete it with --force"
+        )),
+        _ => list_volumes_remedy(error),
+    })?;
+    if !args.no_wait {
+        wait_until_gone(context, name).await?;
+    }
+    context.output.show(&DeletedView {
+        name: name.clone(),
+        complete: !args.no_wait,
+    })
+}
+
+async fn wait_until_gone(context: &Context, name: &str) -> Result<(), CliError> {
+    let waiting = Waiting::start();
+    loop {
+        let volume = match get(context, name).await {
+            Err(error) if error.kind == Kind::NotFound => return Ok(()),
+            result => result?,
+        };
+        let left = volume.replicas.len();
+        waiting.say(format!("volume {name}: {left} replicas are left to drop"));
+        if context.engines.is_over() {
+            return Err(CliError::new(
+                Kind::Unavailable,
+                format!(
+                    "the deletion of volume '{name}' is accepted but not complete within {:?}",
+                    context.engines.timeout()
+                ),
+                "it goes on by itself once every node with a replica runs; --no-wait does not wait for that",
+            ));
+        }
+        tokio::time::sleep(POLL_PAUSE).await;
+    }
+}
+
+/// `cairn volume detach`.
+pub(super) async fn detach(context: &Context, args: &DetachArgs) -> Result<(), CliError> {
+    let name = &args.name;
+    let request = control::DetachVolumeRequest {
+        name: name.clone(),
+        force: args.force,
+    };
+    let reply = context
+        .engines
+        .call(&format!("cannot detach volume '{name}'"), async |client| {
+            client.detach_volume(request.clone()).await.map(Response::into_inner)
+        })
+        .await
+        .map_err(|error| match error.kind {
+            Kind::Refused if !args.force => error.with_remedy(
+                "disconnect its clients first, or fence them with --force: their writes fail from then on",
+            ),
+            _ => list_volumes_remedy(error),
+        })?;
+    context.output.show(&DetachedView {
+        name: name.clone(),
+        epoch: reply.epoch,
+    })
+}
+
+/// `cairn volume export`.
+pub(super) async fn export(context: &Context, name: &str) -> Result<(), CliError> {
+    let volume = get(context, name).await?;
+    let cluster = ClusterView::new(&context.cluster().await?);
+    let view = ExportListView::new(&volume, &cluster.nodes);
+    if view.exports.is_empty() {
+        return Err(CliError::failed(
+            format!(
+                "no engine serves volume '{name}': NBD is off on all {} nodes",
+                cluster.nodes.len()
+            ),
+            "give an engine's configuration [nbd] listen = \"HOST:10809\" or socket = \"PATH\", and restart it",
+        ));
+    }
+    context.output.show(&view)
+}

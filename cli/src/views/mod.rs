@@ -1,0 +1,35 @@
+//! What commands print. Each view is a struct whose serde field names are the JSON that programs read (they never change
+//! meaning; new ones may appear), and which knows its table for people.
+
+mod cluster;
+mod disk;
+mod done;
+mod export;
+mod table;
+mod volume;
+
+pub use cluster::{ClusterView, InitView, NodeView};
+pub use disk::{DiskListView, DiskView, FormattedView, LocalDiskListView, LocalDiskView};
+pub use done::{DeletedView, DetachedView, DevEngineView, DevView};
+pub use export::{ExportListView, ExportView};
+pub use volume::{NodeNames, ReplicaView, VolumeListView, VolumeView};
+
+use serde::Serialize;
+
+/// A result that can be printed.
+pub trait View: Serialize {
+    /// For people.
+    fn table(&self) -> String;
+}
+
+/// `None` for the empty string, by which the control API says "nobody".
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// What stands in a table where there is nothing to say.
+const NOTHING: &str = "-";
+
+fn or_nothing(text: Option<&str>) -> String {
+    text.unwrap_or(NOTHING).to_owned()
+}

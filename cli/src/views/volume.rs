@@ -1,0 +1,231 @@
+//! Volumes and their replicas.
+
+use std::collections::BTreeMap;
+
+use cairn_api::control;
+use cairn_api::units::ByteSize;
+use serde::Serialize;
+
+use super::table::{Column, layout, properties};
+use super::{View, non_empty, or_nothing};
+
+/// Node names by node id.
+pub type NodeNames = BTreeMap<String, String>;
+
+/// A volume, with its replicas.
+#[derive(Serialize, Clone, PartialEq, Debug)]
+pub struct VolumeView {
+    /// Its name.
+    pub name: String,
+    /// Its number, never used again.
+    pub volume_id: u64,
+    /// Capacity.
+    pub size_bytes: u64,
+    /// `creating`, `ready`, `deleting` or `unknown`.
+    pub state: String,
+    /// `healthy`, `degraded`, `unavailable`, `creating` or `deleting`.
+    pub health: String,
+    /// The node whose replica leads, if one is known.
+    pub leader: Option<String>,
+    /// The node that writes, if one does.
+    pub attached_to: Option<String>,
+    /// The attachment's epoch, if a replica told it.
+    pub epoch: Option<u64>,
+    /// What its data takes on each replica's disk, as the leader counts it.
+    pub allocated_bytes: Option<u64>,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaView>,
+}
+
+/// A replica. What only the engine knows is absent while the engine does not answer.
+#[derive(Serialize, Clone, PartialEq, Debug)]
+pub struct ReplicaView {
+    /// Its number.
+    pub replica_id: u64,
+    /// The node's name, or its id if the name is not known.
+    pub node: String,
+    /// The disk.
+    pub disk_id: String,
+    /// Whether its engine has made it.
+    pub created: bool,
+    /// Whether its engine told its state.
+    pub answering: bool,
+    /// `leader`, `follower` or `candidate`.
+    pub role: Option<String>,
+    /// Raft's term.
+    pub term: Option<u64>,
+    /// The last committed entry it knows of.
+    pub committed: Option<u64>,
+    /// The last entry it has applied.
+    pub applied: Option<u64>,
+    /// The last entry in its log.
+    pub last: Option<u64>,
+    /// Entries in the leader's log that this replica has not applied.
+    pub lag: Option<u64>,
+    /// What the volume's data takes on its disk.
+    pub allocated_bytes: Option<u64>,
+}
+
+impl VolumeView {
+    /// From the API's answer; `names` gives nodes their names.
+    pub fn new(volume: &control::Volume, names: &NodeNames) -> Self {
+        let leader = volume
+            .replicas
+            .iter()
+            .filter_map(|replica| replica.status.as_ref())
+            .filter(|status| status.role == "leader")
+            .max_by_key(|status| status.term);
+        let state = match volume.state() {
+            control::VolumeState::Unspecified => "unknown",
+            control::VolumeState::Creating => "creating",
+            control::VolumeState::Ready => "ready",
+            control::VolumeState::Deleting => "deleting",
+        };
+        Self {
+            name: volume.name.clone(),
+            volume_id: volume.volume_id,
+            size_bytes: volume.size_bytes,
+            state: state.to_owned(),
+            health: volume.health.clone(),
+            leader: non_empty(&volume.leader),
+            attached_to: non_empty(&volume.attached_to),
+            epoch: volume
+                .replicas
+                .iter()
+                .filter_map(|replica| replica.status.as_ref())
+                .map(|status| status.epoch)
+                .max(),
+            allocated_bytes: leader.map(|status| status.allocated_bytes),
+            replicas: volume
+                .replicas
+                .iter()
+                .map(|replica| ReplicaView::new(replica, leader, names))
+                .collect(),
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            ByteSize(self.size_bytes).to_string(),
+            self.replicas.len().to_string(),
+            self.state.clone(),
+            self.health.clone(),
+            or_nothing(self.leader.as_deref()),
+            or_nothing(self.attached_to.as_deref()),
+        ]
+    }
+}
+
+impl ReplicaView {
+    fn new(replica: &control::Replica, leader: Option<&control::ReplicaStatus>, names: &NodeNames) -> Self {
+        let status = replica.status.as_ref();
+        Self {
+            replica_id: replica.replica_id,
+            node: names.get(&replica.node_id).unwrap_or(&replica.node_id).clone(),
+            disk_id: replica.disk_id.clone(),
+            created: replica.created,
+            answering: status.is_some(),
+            role: status.and_then(|status| non_empty(&status.role)),
+            term: status.map(|status| status.term),
+            committed: status.map(|status| status.committed),
+            applied: status.map(|status| status.applied),
+            last: status.map(|status| status.last),
+            lag: status
+                .zip(leader)
+                .map(|(own, leader)| leader.last.saturating_sub(own.applied)),
+            allocated_bytes: status.map(|status| status.allocated_bytes),
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let number = |value: Option<u64>| or_nothing(value.map(|value| value.to_string()).as_deref());
+        let role = match (self.created, self.answering) {
+            (_, true) => or_nothing(self.role.as_deref()),
+            (true, false) => "not answering".to_owned(),
+            (false, false) => "not made yet".to_owned(),
+        };
+        vec![
+            self.replica_id.to_string(),
+            self.node.clone(),
+            role,
+            number(self.term),
+            number(self.applied),
+            number(self.lag),
+            or_nothing(self.allocated_bytes.map(|bytes| ByteSize(bytes).to_string()).as_deref()),
+            self.disk_id.clone(),
+        ]
+    }
+}
+
+impl View for VolumeView {
+    fn table(&self) -> String {
+        let head = properties(&[
+            ("Volume", format!("{} (number {})", self.name, self.volume_id)),
+            ("Size", ByteSize(self.size_bytes).to_string()),
+            (
+                "Allocated",
+                or_nothing(self.allocated_bytes.map(|bytes| ByteSize(bytes).to_string()).as_deref()),
+            ),
+            ("State", self.state.clone()),
+            ("Health", self.health.clone()),
+            ("Leader", or_nothing(self.leader.as_deref())),
+            (
+                "Attached to",
+                match (&self.attached_to, self.epoch) {
+                    (Some(node), Some(epoch)) => format!("{node} (epoch {epoch})"),
+                    (Some(node), None) => node.clone(),
+                    (None, _) => "nobody".to_owned(),
+                },
+            ),
+        ]);
+        let columns = [
+            Column::Number("REPLICA"),
+            Column::Words("NODE"),
+            Column::Words("ROLE"),
+            Column::Number("TERM"),
+            Column::Number("APPLIED"),
+            Column::Number("LAG"),
+            Column::Number("ALLOCATED"),
+            Column::Words("DISK"),
+        ];
+        format!(
+            "{head}\n\n{}",
+            layout(&columns, self.replicas.iter().map(ReplicaView::row).collect())
+        )
+    }
+}
+
+/// All volumes.
+#[derive(Serialize, Clone, PartialEq, Debug)]
+pub struct VolumeListView {
+    /// Sorted by name.
+    pub volumes: Vec<VolumeView>,
+}
+
+impl VolumeListView {
+    /// From the API's answer.
+    pub fn new(volumes: &[control::Volume], names: &NodeNames) -> Self {
+        let mut volumes: Vec<VolumeView> = volumes.iter().map(|volume| VolumeView::new(volume, names)).collect();
+        volumes.sort_by(|left, right| left.name.cmp(&right.name));
+        Self { volumes }
+    }
+}
+
+impl View for VolumeListView {
+    fn table(&self) -> String {
+        if self.volumes.is_empty() {
+            return "No volumes yet: `cairn volume create NAME --size 10GiB` makes one.".to_owned();
+        }
+        let columns = [
+            Column::Words("VOLUME"),
+            Column::Number("SIZE"),
+            Column::Number("REPLICAS"),
+            Column::Words("STATE"),
+            Column::Words("HEALTH"),
+            Column::Words("LEADER"),
+            Column::Words("ATTACHED TO"),
+        ];
+        layout(&columns, self.volumes.iter().map(VolumeView::row).collect())
+    }
+}
