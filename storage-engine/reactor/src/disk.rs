@@ -1,0 +1,368 @@
+//! A disk outside the ring: opening and locking it, its superblock, its size, and formatting. All of it is synchronous.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cairn_api::ids::{ClusterId, DiskId, NodeId};
+use cairn_api::units::{BLOCK_BYTES, ByteSize};
+use cairn_format::superblock::{self, SEGMENT_SIZE_DEFAULT, SUPERBLOCK_BYTES, Superblock};
+
+use crate::aligned::AlignedBuffer;
+use crate::error::DiskError;
+use crate::recognise;
+
+/// Zeros are written in pieces of this size: large enough for full bandwidth, small enough for a smooth progress bar.
+const ZERO_BYTES: usize = 4 << 20;
+
+/// An open disk that no other process can open for as long as this lives.
+#[derive(Debug)]
+pub struct Disk {
+    file: File,
+    path: PathBuf,
+    size_bytes: u64,
+    superblock: Superblock,
+}
+
+/// To whom a disk may belong for it to be opened; an unclaimed disk may always be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+}
+
+/// Opens a formatted disk for use: `O_DIRECT`, locked, with a valid superblock, of full size, and of `owner` if given.
+pub fn open(path: &Path, owner: Option<Owner>) -> Result<Disk, DiskError> {
+    let file = open_exclusively(path, false)?;
+    check_alignment(path, &file)?;
+    let size_bytes = size_of(path, &file)?;
+    let superblock = read_superblock(path, &file, size_bytes)?;
+    let disk = Disk { file, path: path.to_owned(), size_bytes, superblock };
+    if let Some(owner) = owner.filter(|_| !superblock.is_unclaimed()) {
+        if superblock.cluster != owner.cluster {
+            let (found, expected) = (superblock.cluster, owner.cluster);
+            return Err(DiskError::OtherCluster { path: disk.path, found, expected });
+        }
+        if superblock.node != owner.node {
+            let (found, expected) = (superblock.node, owner.node);
+            return Err(DiskError::OtherNode { path: disk.path, found, expected });
+        }
+    }
+    Ok(disk)
+}
+
+/// Reads a disk's superblock without locking it, so also while an engine uses it.
+pub fn inspect(path: &Path) -> Result<Superblock, DiskError> {
+    let mut file = File::open(path).map_err(|source| DiskError::Open { path: path.to_owned(), source })?;
+    let size_bytes = end_of(path, &mut file)?;
+    read_superblock(path, &file, size_bytes)
+}
+
+/// What a disk holds: a file system, a partition table, a Cairn disk, or unknown data; `None` if its first MiB is zeros
+/// and nothing is known at its end.
+pub fn recognise(path: &Path) -> Result<Option<String>, DiskError> {
+    let mut file = File::open(path).map_err(|source| DiskError::Open { path: path.to_owned(), source })?;
+    let size_bytes = end_of(path, &mut file)?;
+    recognise::recognise(&file, size_bytes)
+        .map_err(|source| DiskError::Io { path: path.to_owned(), action: "reading what it holds", source })
+}
+
+/// How to format a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FormatOptions {
+    /// For a file: create it, or extend it, to this size. A device has the size it has.
+    pub size: Option<ByteSize>,
+    /// Even if it holds something.
+    pub force: bool,
+    /// Length of a segment.
+    pub segment_size: u64,
+}
+
+impl Default for FormatOptions {
+    fn default() -> Self {
+        Self { size: None, force: false, segment_size: SEGMENT_SIZE_DEFAULT }
+    }
+}
+
+/// Makes a disk: a file is written with zeros from end to end, so that later writes change no metadata; of a device the
+/// first MiB and the last blocks are. The superblock comes last, so an interrupted run leaves no Cairn disk.
+///
+/// `progress` is called with bytes done and bytes in all.
+pub fn format(
+    path: &Path,
+    options: FormatOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Superblock, DiskError> {
+    let create = options.size.is_some() && !path.exists();
+    if !create && !options.force {
+        if let Some(found) = recognise(path)? {
+            return Err(DiskError::Occupied { path: path.to_owned(), found });
+        }
+    }
+    let result = format_locked(path, options, create, &mut progress);
+    if create && result.is_err() {
+        // What was created here a moment ago and failed is of no use to anybody.
+        let _ = std::fs::remove_file(path);
+    }
+    result
+}
+
+fn format_locked(
+    path: &Path,
+    options: FormatOptions,
+    create: bool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Superblock, DiskError> {
+    let file = open_exclusively(path, create)?;
+    check_alignment(path, &file)?;
+    let is_device = is_block_device(path, &file)?;
+    let size_bytes = settle_size(path, &file, options.size, is_device)?;
+    let created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let superblock = Superblock::unclaimed(DiskId::random(), size_bytes, options.segment_size, created_unix_s)
+        .map_err(|error| DiskError::Size { path: path.to_owned(), reason: error.to_string() })?;
+    let whole = size_bytes & !(BLOCK_BYTES - 1);
+    let edge = (1_u64 << 20).min(whole);
+    let ranges = if is_device { vec![0..edge, whole - edge..whole] } else { vec![0..whole] };
+    write_zeros(path, &file, &ranges, progress)?;
+    let mut disk = Disk { file, path: path.to_owned(), size_bytes, superblock };
+    disk.write_superblock(superblock)?;
+    disk.file.sync_all().map_err(|source| disk.io("flushing", source))?;
+    if let Some(directory) = path.parent().filter(|_| create) {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|source| disk.io("flushing its directory", source))?;
+    }
+    Ok(superblock)
+}
+
+impl Disk {
+    /// What the disk says of itself.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Claims the disk for a cluster and a node, durably. Claimed already by the same is done.
+    pub fn claim(&mut self, owner: Owner) -> Result<(), DiskError> {
+        let mut superblock = self.superblock;
+        if (superblock.cluster, superblock.node) == (owner.cluster, owner.node) {
+            return Ok(());
+        }
+        if !superblock.is_unclaimed() {
+            let (found, expected) = (superblock.cluster, owner.cluster);
+            return Err(DiskError::OtherCluster { path: self.path.clone(), found, expected });
+        }
+        superblock.cluster = owner.cluster;
+        superblock.node = owner.node;
+        superblock.generation += 1;
+        self.write_superblock(superblock)
+    }
+
+    /// Writes both copies of the superblock, one after the other, each durably, so that one is whole at any time.
+    pub fn write_superblock(&mut self, superblock: Superblock) -> Result<(), DiskError> {
+        let block = AlignedBuffer::copy_of(&superblock.encode());
+        for offset in [0, superblock::second_copy_offset(superblock.device_size)] {
+            self.file
+                .write_all_at(block.as_slice(), offset)
+                .and_then(|()| self.file.sync_data())
+                .map_err(|source| self.io("writing the superblock", source))?;
+        }
+        self.superblock = superblock;
+        Ok(())
+    }
+
+    /// The open file, with its lock.
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
+
+    fn io(&self, action: &'static str, source: io::Error) -> DiskError {
+        DiskError::Io { path: self.path.clone(), action, source }
+    }
+}
+
+/// Opens for direct reading and writing, and takes the lock. A device is opened exclusively too, which keeps out what is
+/// mounted or part of an array.
+fn open_exclusively(path: &Path, create: bool) -> Result<File, DiskError> {
+    let exists_as_device = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let exclusive = if exists_as_device { libc::O_EXCL } else { 0 };
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(create)
+        .mode(0o600)
+        .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | exclusive)
+        .open(path);
+    let file = opened.map_err(|source| match source.raw_os_error() {
+        Some(libc::EBUSY) => DiskError::InUse { path: path.to_owned(), holder: None },
+        Some(libc::EINVAL) => DiskError::NoDirectIo { path: path.to_owned() },
+        _ => DiskError::Open { path: path.to_owned(), source },
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(DiskError::InUse { path: path.to_owned(), holder: lock_holder(&file) })
+        }
+        Err(std::fs::TryLockError::Error(source)) => {
+            Err(DiskError::Io { path: path.to_owned(), action: "locking", source })
+        }
+    }
+}
+
+/// Who holds the lock of a file, as `/proc/locks` tells it.
+fn lock_holder(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let device = metadata.dev();
+    let wanted = format!("{:02x}:{:02x}:{}", libc::major(device), libc::minor(device), metadata.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (kind, _, _, pid, place) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        (kind == "FLOCK" && place == wanted).then(|| pid.parse().ok()).flatten()
+    })
+}
+
+/// The alignment that direct I/O needs for memory and offsets; 512 where the kernel (before 6.1) does not tell.
+pub(crate) fn direct_io_alignment(file: &File) -> io::Result<u32> {
+    // SAFETY: `statx` is plain data made of integers, for which all zeros is a valid value.
+    let mut status: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, the path is an empty C string, and the kernel writes one `statx` to `status`.
+    let result = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &raw mut status)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let known = status.stx_mask & libc::STATX_DIOALIGN != 0;
+    Ok(if known { status.stx_dio_mem_align.max(status.stx_dio_offset_align) } else { 512 })
+}
+
+fn check_alignment(path: &Path, file: &File) -> Result<(), DiskError> {
+    let alignment = direct_io_alignment(file).map_err(|source| DiskError::Io {
+        path: path.to_owned(),
+        action: "asking for its alignment",
+        source,
+    })?;
+    match alignment {
+        0 => Err(DiskError::NoDirectIo { path: path.to_owned() }),
+        1..=4096 => Ok(()),
+        _ => Err(DiskError::Alignment { path: path.to_owned(), alignment }),
+    }
+}
+
+fn is_block_device(path: &Path, file: &File) -> Result<bool, DiskError> {
+    let metadata = file.metadata().map_err(|source| DiskError::Open { path: path.to_owned(), source })?;
+    let kind = metadata.file_type();
+    if kind.is_block_device() || kind.is_file() {
+        Ok(kind.is_block_device())
+    } else {
+        Err(DiskError::NotADisk { path: path.to_owned() })
+    }
+}
+
+fn end_of(path: &Path, file: &mut File) -> Result<u64, DiskError> {
+    is_block_device(path, file)?;
+    file.seek(SeekFrom::End(0)).map_err(|source| DiskError::Io { path: path.to_owned(), action: "sizing", source })
+}
+
+fn size_of(path: &Path, file: &File) -> Result<u64, DiskError> {
+    let mut cursor = file.try_clone().map_err(|source| DiskError::Open { path: path.to_owned(), source })?;
+    end_of(path, &mut cursor)
+}
+
+/// Gives a file the size that was asked for, and finds out that of a device.
+fn settle_size(path: &Path, file: &File, wanted: Option<ByteSize>, is_device: bool) -> Result<u64, DiskError> {
+    let found = size_of(path, file)?;
+    let refuse = |reason: String| Err(DiskError::Size { path: path.to_owned(), reason });
+    let Some(ByteSize(wanted)) = wanted else { return Ok(found) };
+    if is_device {
+        return refuse(format!("it is a device of {}: a size can only be given for a file", ByteSize(found)));
+    }
+    if !wanted.is_multiple_of(BLOCK_BYTES) {
+        return refuse(format!("the size of {wanted} bytes is not a multiple of 4096"));
+    }
+    if wanted < found {
+        return refuse(format!("it has {} already: a file is not made shorter", ByteSize(found)));
+    }
+    if wanted > found {
+        // Space is reserved at once, so that a full file system is an error now and not in the middle of the zeros.
+        let length = libc::off_t::try_from(wanted).unwrap_or(libc::off_t::MAX);
+        if let Err(errno) = nix::fcntl::posix_fallocate(file, 0, length) {
+            let source = io::Error::from(errno);
+            return Err(DiskError::Io { path: path.to_owned(), action: "reserving space for its size", source });
+        }
+    }
+    Ok(wanted)
+}
+
+fn write_zeros(
+    path: &Path,
+    file: &File,
+    ranges: &[std::ops::Range<u64>],
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), DiskError> {
+    let zeros = AlignedBuffer::zeroed(ZERO_BYTES);
+    let total = ranges.iter().map(|range| range.end - range.start).sum();
+    let mut done = 0;
+    progress(0, total);
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let piece = usize::try_from(range.end - at).unwrap_or(ZERO_BYTES).min(ZERO_BYTES);
+            file.write_all_at(&zeros.as_slice()[..piece], at)
+                .map_err(|source| DiskError::Io { path: path.to_owned(), action: "writing zeros", source })?;
+            at += piece as u64;
+            done += piece as u64;
+            progress(done, total);
+        }
+    }
+    Ok(())
+}
+
+/// Reads both copies, wherever a valid one says that they are, and takes the newer.
+fn read_superblock(path: &Path, file: &File, size_bytes: u64) -> Result<Superblock, DiskError> {
+    let mut copies = AlignedBuffer::zeroed(2 * SUPERBLOCK_BYTES);
+    let (first, second) = copies.as_mut_slice().split_at_mut(SUPERBLOCK_BYTES);
+    let read = |offset: u64, block: &mut [u8]| match file.read_exact_at(block, offset) {
+        // What lies behind the end reads as zeros: no superblock.
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+            Err(DiskError::Io { path: path.to_owned(), action: "reading the superblock", source: error })
+        }
+        _ => Ok(()),
+    };
+    read(0, first)?;
+    // The first copy knows where the second is, even if the device has grown or shrunk since.
+    let claimed_size = Superblock::decode(first).map_or(size_bytes, |superblock| superblock.device_size);
+    let second_offset = superblock::second_copy_offset(claimed_size);
+    if second_offset > 0 {
+        read(second_offset, second)?;
+    }
+    let had_magic = [&*first, &*second].iter().any(|copy| copy.starts_with(&superblock::MAGIC.to_le_bytes()));
+    let superblock = superblock::choose(first, second).map_err(|source| {
+        let path = path.to_owned();
+        if had_magic {
+            return DiskError::CorruptSuperblock { path, source };
+        }
+        let found = recognise(&path).ok().flatten();
+        DiskError::NotFormatted { path, found: found.unwrap_or_else(|| "only zeros".to_owned()) }
+    })?;
+    if superblock.device_size > size_bytes {
+        let expected_bytes = superblock.device_size;
+        return Err(DiskError::Truncated { path: path.to_owned(), found_bytes: size_bytes, expected_bytes });
+    }
+    Ok(superblock)
+}

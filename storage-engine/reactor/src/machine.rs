@@ -1,0 +1,16 @@
+//! What a reactor drives: the real core, or a fake in tests.
+
+use cairn_core::event::{Effect, Event};
+use cairn_core::time::Timestamp;
+
+/// A state machine that takes events and gives effects. The reactor calls nothing of it concurrently.
+pub trait Machine: Send + 'static {
+    /// Recovery begins: emits reads.
+    fn start(&mut self, now: Timestamp, effects: &mut Vec<Effect>);
+    /// Something has happened.
+    fn handle(&mut self, now: Timestamp, event: Event, effects: &mut Vec<Effect>);
+    /// Once after each batch of events: group commit happens here.
+    fn poll(&mut self, now: Timestamp, effects: &mut Vec<Effect>);
+    /// When a [`Event::Tick`] is wanted at the latest.
+    fn next_deadline(&self) -> Timestamp;
+}

@@ -1,0 +1,34 @@
+//! What a reactor tells its engine, from its own thread.
+
+use bytes::Bytes;
+use cairn_api::ids::{GroupId, LogIndex, ReplicaId};
+use cairn_core::event::{RecoverySummary, Stage};
+
+use crate::error::Failure;
+
+/// Called on the reactor's thread, so no method may block: hand over to a queue, or count. Every method does nothing
+/// unless it is written.
+pub trait Observer: Send + 'static {
+    /// Recovery is over; the core serves.
+    fn on_recovered(&mut self, _summary: RecoverySummary) {}
+    /// A committed command of an external state machine, in log order.
+    fn on_apply(&mut self, _group: GroupId, _index: LogIndex, _data: Bytes) {}
+    /// A group's leader, as known here, changed.
+    fn on_leader_changed(&mut self, _group: GroupId, _leader: Option<ReplicaId>, _is_local: bool) {}
+    /// The disk cannot be used any further; the thread is ending.
+    fn on_disk_failed(&mut self, _reason: &str) {}
+    /// A stage of a request took so many nanoseconds.
+    fn on_measured(&mut self, _stage: Stage, _nanos: u64) {}
+    /// A frontend's connection is served.
+    fn on_stream_opened(&mut self, _group: GroupId, _volume: &str) {}
+    /// A frontend's connection is gone.
+    fn on_stream_closed(&mut self, _group: GroupId, _volume: &str) {}
+    /// The thread has ended; without a failure if it was asked to. The last call.
+    fn on_stopped(&mut self, _failure: Option<&Failure>) {}
+}
+
+/// An observer that looks away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoObserver;
+
+impl Observer for NoObserver {}
