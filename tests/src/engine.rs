@@ -1,6 +1,7 @@
 //! One engine: a real process that can be killed, stopped, continued, terminated and started again.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -27,6 +28,8 @@ pub struct Engine {
     config_path: PathBuf,
     log_path: PathBuf,
     child: Option<Child>,
+    /// Whether it outlives this process.
+    detached: bool,
 }
 
 impl Engine {
@@ -40,6 +43,7 @@ impl Engine {
             config_path,
             log_path,
             child: None,
+            detached: false,
         }
     }
 
@@ -59,7 +63,7 @@ impl Engine {
         // `setpriv --pdeathsig` becomes the engine by exec, so the pid stays. The engine dies with the test process, however
         // that ends: a killed test never leaves a cluster behind.
         let setpriv = Path::new("/usr/bin/setpriv");
-        let mut command = if setpriv.exists() {
+        let mut command = if setpriv.exists() && !self.detached {
             let mut command = Command::new(setpriv);
             command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binaries.engine);
             command
@@ -68,7 +72,16 @@ impl Engine {
         };
         command.arg("--config").arg(&self.config_path);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if self.detached {
+            // Out of the terminal's foreground group, so that ctrl-c for something else does not reach it.
+            command.process_group(0);
+        }
         Ok(command)
+    }
+
+    /// From its next start on, the engine outlives this process.
+    pub fn detach(&mut self) {
+        self.detached = true;
     }
 
     /// Waits until the engine says on `/readyz` that it serves. Fails at once if the process has ended.
@@ -180,6 +193,11 @@ impl Engine {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
+    /// Where its configuration file is.
+    pub fn config_path(&self) -> &Path {
+        &self.config_path
+    }
+
     /// Where its log is.
     pub fn log_path(&self) -> &Path {
         &self.log_path
@@ -213,7 +231,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        if let Some(mut child) = self.child.take().filter(|_| !self.detached) {
             // It may have ended already; then there is nothing to kill.
             let _ = child.kill();
             let _ = child.wait();

@@ -1,6 +1,6 @@
 //! fio, as a judge from outside: jobs over its `nbd` engine or on a file, and the figures of its JSON.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +23,7 @@ pub struct Job {
     target: Target,
     args: Vec<String>,
     timeout: Duration,
+    dir: PathBuf,
 }
 
 /// What a job reached.
@@ -59,6 +60,7 @@ impl Job {
             target,
             args,
             timeout: Duration::from_secs(300),
+            dir: std::env::temp_dir(),
         }
     }
 
@@ -66,6 +68,13 @@ impl Job {
     #[must_use]
     pub fn with(mut self, option: &str) -> Self {
         self.args.push(format!("--{option}"));
+        self
+    }
+
+    /// fio leaves what files it makes here.
+    #[must_use]
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.dir = dir.to_path_buf();
         self
     }
 
@@ -89,6 +98,7 @@ impl Job {
         let mut tool = Tool::new("fio")
             .args(["--output-format=json", "--eta=never"])
             .timeout(self.timeout);
+        tool = tool.dir(&self.dir);
         tool = match &self.target {
             Target::Nbd(uri) => tool.args(["--ioengine=nbd", &format!("--uri={uri}")]),
             Target::File(path) => {
@@ -114,11 +124,6 @@ impl Job {
         let report: Value = serde_json::from_str(&ran.stdout[start..]).context("fio's JSON")?;
         figures(&report, if is_write && !verifies_only { "write" } else { "read" })
     }
-}
-
-/// Keeps fio's verify state files and the like out of the tree.
-pub fn in_dir(tool: Tool, dir: &Path) -> Tool {
-    tool.dir(dir)
 }
 
 fn errors_in(stdout: &str) -> String {

@@ -1,0 +1,126 @@
+//! `cargo xtask bench`: fio on the raw disk and on Cairn in turn, in one run, on one filesystem.
+//!
+//! Raw is a file that was written before, with `O_DIRECT` and io_uring, and with `O_DSYNC` for writes, because a reply of
+//! Cairn means durable too. Cairn is a volume of three replicas, read and written through fio's `nbd` engine on the unix
+//! socket of the engine that leads it. All three engines and fio share the machine.
+
+mod report;
+mod workload;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cairn_tests::fio::{Figures, Target};
+use cairn_tests::{Cluster, ClusterOptions, Tool, procfs};
+use clap::Args;
+
+use crate::packages::{self, FIO, GCC};
+use crate::{product, progress, target_dir};
+use report::{Row, System};
+use workload::{WORKLOADS, Workload};
+
+/// The volume, and the raw file: what random requests spread over.
+const REGION_BYTES: u64 = 1 << 30;
+/// Each engine's disk. Space is not reclaimed yet, so it holds every byte of the run; the jobs are limited accordingly.
+const DISK_BYTES: u64 = 7 << 30;
+/// A pause before each measurement, so that the one before has come to rest.
+const REST: Duration = Duration::from_secs(1);
+
+/// What `cargo xtask bench` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --seconds 20 --json bench.json")]
+pub(crate) struct Options {
+    /// Writes the rows to this file, as a JSON array.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The longest that one measurement takes.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Where the files are put (about 22 GiB); must not be memory.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// Measures everything and prints the table.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    packages::ensure(&[GCC, FIO])?;
+    let binaries = product::build_release()?;
+    let dir = options.dir.clone().unwrap_or_else(|| target_dir().join("cairn-bench"));
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
+    }
+    fs::create_dir_all(&dir)?;
+    println!("load average before: {:.2}", procfs::load_average()?);
+    let raw = progress::during("writing the raw file (1 GiB)", |_| raw_file(&dir))?;
+    let cluster = progress::during("starting three engines with disks of 7 GiB", |_| {
+        let options = ClusterOptions {
+            disk_bytes: DISK_BYTES,
+            dir: Some(dir.join("cluster")),
+            ..ClusterOptions::default()
+        };
+        let cluster = Cluster::start(&binaries, &options)?;
+        cluster.create_volume("bench", REGION_BYTES)?;
+        Ok(cluster)
+    })?;
+    let uri = cluster.engines[cluster.leader("bench")?].unix_uri("bench");
+    let mut rows = Vec::new();
+    for workload in &WORKLOADS {
+        for system in [System::Raw, System::Cairn] {
+            let target = match system {
+                System::Raw => Target::File(raw.display().to_string()),
+                System::Cairn => Target::Nbd(uri.clone()),
+            };
+            let title = format!("{} on {}", workload.name, system.name());
+            rows.push(progress::during(&title, |_| {
+                measure(workload, system, target, &cluster, options.seconds)
+            })?);
+        }
+    }
+    report::print(&rows);
+    if let Some(path) = &options.json {
+        report::write_json(&rows, path)?;
+    }
+    drop(cluster);
+    fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
+}
+
+/// A file of random bytes, written before the measurement so that no block of it is still to be allocated.
+fn raw_file(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join("raw");
+    let size = format!("--size={REGION_BYTES}");
+    let args = [
+        "--name=fill",
+        "--rw=write",
+        "--bs=1M",
+        "--direct=1",
+        "--end_fsync=1",
+        "--ioengine=psync",
+        &size,
+    ];
+    Tool::new("fio")
+        .args(args)
+        .arg(format!("--filename={}", path.display()))
+        .ok()?;
+    Ok(path)
+}
+
+fn measure(workload: &Workload, system: System, target: Target, cluster: &Cluster, seconds: u32) -> Result<Row> {
+    sleep(REST);
+    let before = cpu_of_engines(cluster)?;
+    let figures: Figures = workload.job(target, seconds).run()?;
+    let cpu_us = cpu_of_engines(cluster)? - before;
+    Ok(Row::new(
+        workload.name,
+        system,
+        &figures,
+        cpu_us,
+        procfs::load_average()?,
+    ))
+}
+
+fn cpu_of_engines(cluster: &Cluster) -> Result<u64> {
+    cluster.engines.iter().map(|engine| procfs::cpu_us(engine.pid()?)).sum()
+}

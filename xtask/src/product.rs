@@ -1,0 +1,23 @@
+//! The binaries that `demo` and `bench` run: built for release.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use cairn_tests::Binaries;
+
+use crate::{root, target_dir};
+
+/// Builds the engine and the command for release and says where they are. Cargo shows its own progress.
+pub(crate) fn build_release() -> Result<Binaries> {
+    println!("building cairn-engine and cairn for release (some minutes the first time)");
+    let status = Command::new("cargo")
+        .args(["build", "--release", "-p", "cairn-engine", "-p", "cairn-cli", "--bins"])
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the build failed: {status}");
+    }
+    Binaries::in_dir(&target_dir().join("release"))
+}
