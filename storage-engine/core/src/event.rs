@@ -95,6 +95,8 @@ pub enum Command {
     HandOver,
     /// The state of every local group.
     Inspect,
+    /// A digest of a volume's contents, equal on replicas that hold the same; takes time in proportion to the volume.
+    Digest(GroupId),
 }
 
 /// Why a command failed.
@@ -129,6 +131,8 @@ pub enum CommandReply {
     Committed(LogIndex),
     /// The local groups.
     Groups(Vec<GroupStatus>),
+    /// A volume's digest.
+    Digest(u32),
 }
 
 /// What a replica is in its group.

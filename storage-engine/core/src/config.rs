@@ -1,0 +1,91 @@
+//! What a core is told when it is made.
+
+use std::time::Duration;
+
+use cairn_api::ids::{ClusterId, DiskId, NodeId};
+use cairn_format::superblock::Geometry;
+
+/// A core's identity, place and bounds.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// The node it runs on.
+    pub node: NodeId,
+    /// The disk it owns: its address.
+    pub disk: DiskId,
+    /// The disk's layout.
+    pub geometry: Geometry,
+    /// Seeds the election time-outs; everything else is deterministic by itself.
+    pub seed: u64,
+    /// Clocks.
+    pub timing: Timing,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Periods, all on the driver's monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Raft's tick.
+    pub tick: Duration,
+    /// Ticks between heartbeats of a leader.
+    pub heartbeat_ticks: u32,
+    /// Ticks without a leader before a follower may campaign; its own time-out is drawn from one to one and a half times
+    /// this. A follower grants nobody else its vote before.
+    pub election_ticks: u32,
+    /// A gateway looks for another leader when a request has had no answer for so long.
+    pub request_timeout: Duration,
+    /// A holder that was not heard from for so long no longer keeps others from attaching.
+    pub holder_timeout: Duration,
+}
+
+impl Default for Timing {
+    /// A leader's death is noticed after 1 to 1.5 s, which leaves room for the vote and the gateway's reattachment
+    /// below 3 s, and is ten times what a stalled disk flush usually takes.
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_millis(50),
+            heartbeat_ticks: 3,
+            election_ticks: 20,
+            request_timeout: Duration::from_secs(2),
+            holder_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Timing {
+    /// How long after hearing from a leader a follower grants nobody else its vote, as counted by its own ticks.
+    pub fn election_timeout(&self) -> Duration {
+        self.tick * self.election_ticks
+    }
+
+    /// How long a leader may serve reads after the moment it sent what a majority has answered.
+    ///
+    /// A follower counts whole ticks, the first of which may come at once: hence one tick less; another tick and a
+    /// tenth of the rest allow for clocks that run at different rates.
+    pub fn lease(&self) -> Duration {
+        let safe = self.tick * self.election_ticks.saturating_sub(2);
+        safe - safe / 10
+    }
+}
+
+/// Bounds on what a core holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes queued to one peer beyond which appends to it are dropped: it is then probed and catches up from the log,
+    /// so that a slow follower costs memory up to here and no write's time.
+    pub link_bytes_max: usize,
+    /// Bytes queued at the disk beyond which new writes are asked to come again.
+    pub log_bytes_max: usize,
+    /// Entry headers of one group kept in memory once they are applied; older ones are read back from the log.
+    pub headers_kept_max: usize,
+    /// Move leadership to the node where the volume is used.
+    pub move_leadership: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { link_bytes_max: 16 << 20, log_bytes_max: 64 << 20, headers_kept_max: 4096, move_leadership: true }
+    }
+}

@@ -1,0 +1,157 @@
+//! Taking, renewing and giving back the attachment of a volume.
+
+use std::time::Duration;
+
+use cairn_api::block::BlockError;
+use cairn_api::ids::{Epoch, ReplicaId};
+use cairn_format::peer::{AttachMode, GatewayOp, GatewayResult};
+
+use super::{Gateway, Part, PartKind};
+use crate::shared::Shared;
+use crate::time::Timestamp;
+
+/// How long a first write waits for a holder that may be gone, beyond the time after which it counts as gone.
+const BUSY_GRACE: Duration = Duration::from_secs(1);
+/// The pause between attempts to take a volume that another node holds.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
+/// How long the reply to giving back is awaited.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A request of the attachment under way.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    request: u64,
+    to: ReplicaId,
+    at: Timestamp,
+}
+
+/// The gateway's hold on the volume.
+#[derive(Debug, Default)]
+pub(super) struct Attachment {
+    epoch: Option<Epoch>,
+    /// It was held and nobody is known to have taken it: taking it again is a renewal.
+    is_renewal: bool,
+    asked: Option<Asked>,
+    giving_back: Option<Asked>,
+    /// Since when another node's hold has been in the way.
+    busy_since: Option<Timestamp>,
+    not_before: Timestamp,
+}
+
+impl Attachment {
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.epoch.is_none() && self.giving_back.is_none()
+    }
+
+    pub(super) fn is_reply(&self, request: u64) -> bool {
+        [self.asked, self.giving_back].iter().flatten().any(|asked| asked.request == request)
+    }
+
+    /// A write under the present epoch is in doubt, or a request for the attachment is: take it anew.
+    pub(super) fn doubt(&mut self) {
+        self.is_renewal |= self.epoch.take().is_some();
+        self.asked = None;
+    }
+
+    pub(super) fn link_lost(&mut self, lost: ReplicaId) {
+        if self.asked.is_some_and(|asked| asked.to == lost) {
+            self.asked = None;
+        }
+        if self.giving_back.is_some_and(|asked| asked.to == lost) {
+            self.giving_back = None;
+        }
+    }
+
+    pub(super) fn is_late(
+        &self,
+        now: Timestamp,
+        timeout: Duration,
+        guess_timeout: Duration,
+        leader: Option<ReplicaId>,
+    ) -> bool {
+        self.asked.is_some_and(|asked| {
+            let age = now.since(asked.at);
+            age > timeout || (age > guess_timeout && leader != Some(asked.to))
+        })
+    }
+}
+
+impl Part {
+    pub(super) fn is_write(&self) -> bool {
+        matches!(&self.piece, PartKind::Blocks(piece) if piece.is_write())
+    }
+}
+
+impl Gateway {
+    /// Asks for the attachment unless that is under way.
+    pub(super) fn attach(&mut self, shared: &mut Shared) {
+        if self.attachment.asked.is_some() || shared.now < self.attachment.not_before {
+            return;
+        }
+        let node = shared.config.node;
+        let mode = if self.attachment.is_renewal { AttachMode::Resume } else { AttachMode::Take };
+        let op = GatewayOp::Attach { holder: node, mode, requester: node };
+        self.attachment.asked = self.send(shared, op).map(|(request, to)| Asked { request, to, at: shared.now });
+    }
+
+    pub(super) fn attachment_reply(&mut self, shared: &mut Shared, result: GatewayResult) {
+        if self.attachment.giving_back.take().is_some() {
+            return;
+        }
+        self.attachment.asked = None;
+        match result {
+            GatewayResult::Attached { epoch } => {
+                self.attachment.epoch = Some(epoch);
+                self.attachment.is_renewal = true;
+                self.attachment.busy_since = None;
+            }
+            GatewayResult::NotLeader { leader } => self.note_hint(shared, leader),
+            GatewayResult::Failed(BlockError::Busy { holder }) => self.busy(shared, &holder),
+            GatewayResult::Failed(BlockError::Fenced { current }) => self.fence(shared, Epoch(current)),
+            GatewayResult::Failed(error) => self.fail_writes(shared, &error),
+            GatewayResult::Retry | GatewayResult::Done | GatewayResult::Read(_) | GatewayResult::Status(_) => {
+                self.pause(shared);
+            }
+        }
+    }
+
+    /// Another node holds the volume and is alive: wait as long as it could be gone, then give up.
+    fn busy(&mut self, shared: &mut Shared, holder: &str) {
+        let since = *self.attachment.busy_since.get_or_insert(shared.now);
+        if shared.now.since(since) < shared.config.timing.holder_timeout + BUSY_GRACE {
+            self.attachment.not_before = shared.now.after(BUSY_PAUSE);
+            return;
+        }
+        self.attachment.busy_since = None;
+        self.fail_writes(shared, &BlockError::Busy { holder: holder.to_owned() });
+    }
+
+    /// Another node has attached since: what this one holds may not be written any more, now or later.
+    fn fence(&mut self, shared: &mut Shared, current: Epoch) {
+        tracing::warn!(group = %self.spec.group, epoch = %current, "fenced: the volume was attached elsewhere");
+        self.attachment.epoch = None;
+        self.attachment.is_renewal = false;
+        for device in self.devices.values_mut() {
+            device.fenced = Some(current);
+        }
+        self.fail_writes(shared, &BlockError::Fenced { current: current.get() });
+    }
+
+    /// Gives the attachment back once no frontend is left.
+    pub(super) fn settle(&mut self, shared: &mut Shared) {
+        if self.attachment.giving_back.is_some_and(|asked| shared.now.since(asked.at) > DETACH_TIMEOUT) {
+            self.attachment.giving_back = None;
+        }
+        if !self.devices.is_empty() || !self.operations.is_empty() {
+            return;
+        }
+        let Some(epoch) = self.attachment.epoch.take() else { return };
+        self.attachment.is_renewal = false;
+        let sent = self.send(shared, GatewayOp::Detach { epoch });
+        self.attachment.giving_back = sent.map(|(request, to)| Asked { request, to, at: shared.now });
+    }
+}

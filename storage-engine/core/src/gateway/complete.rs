@@ -1,0 +1,153 @@
+//! Replies to parts, and the ends of operations.
+
+use cairn_api::block::{BlockError, BlockOp, BlockReply, ReadPiece};
+use cairn_format::peer::GatewayResult;
+
+use super::plan;
+use super::{Client, Gateway, Operation};
+use crate::event::{CommandError, CommandReply, Effect, Stage};
+use crate::shared::Shared;
+
+impl Gateway {
+    pub(super) fn part_reply(&mut self, shared: &mut Shared, part: u64, result: GatewayResult) {
+        match result {
+            GatewayResult::NotLeader { leader } => {
+                self.fail_over(shared);
+                self.note_hint(shared, leader);
+            }
+            GatewayResult::Retry => {
+                self.send_again(part);
+                self.pause(shared);
+            }
+            GatewayResult::Failed(BlockError::Fenced { .. }) if self.parts.get(&part).is_some_and(super::Part::is_write) => {
+                // Refused under the epoch it was sent with. If this node still holds the volume, a delayed request of
+                // its own raised the epoch, and renewing succeeds; if not, renewing is what finds out.
+                self.send_again(part);
+                self.attachment.doubt();
+            }
+            result => self.end_part(shared, part, result),
+        }
+    }
+
+    fn send_again(&mut self, part: u64) {
+        if let Some(state) = self.parts.get_mut(&part) {
+            state.sent = None;
+            self.unsent.insert(part);
+        }
+    }
+
+    fn end_part(&mut self, shared: &mut Shared, number: u64, result: GatewayResult) {
+        let Some(part) = self.parts.remove(&number) else { return };
+        self.unsent.remove(&number);
+        let Some(operation) = self.operations.get_mut(&part.operation) else { return };
+        operation.missing -= 1;
+        match result {
+            GatewayResult::Read(pieces) => {
+                operation.pieces.insert(part.position, pieces);
+            }
+            GatewayResult::Status(extents) => operation.extents = extents,
+            GatewayResult::Failed(error) => operation.error = Some(error),
+            GatewayResult::Done
+            | GatewayResult::Attached { .. }
+            | GatewayResult::NotLeader { .. }
+            | GatewayResult::Retry => {}
+        }
+        if operation.missing > 0 {
+            return;
+        }
+        if operation.reads_edges && operation.error.is_none() {
+            self.run_body(shared, part.operation);
+        } else {
+            self.finish(shared, part.operation);
+        }
+    }
+
+    /// Ends an operation, and starts those that waited for its range.
+    pub(super) fn finish(&mut self, shared: &mut Shared, number: u64) {
+        let Some(operation) = self.operations.remove(&number) else { return };
+        self.answer(shared, operation);
+        for next in self.locks.unlock(number) {
+            self.run(shared, next);
+        }
+    }
+
+    fn answer(&self, shared: &mut Shared, operation: Operation) {
+        let since = operation.since;
+        let (device, tag) = match operation.client {
+            Client::Command(id) => {
+                let result = match operation.error {
+                    None => Ok(CommandReply::Done),
+                    Some(error) => Err(CommandError::Refused(error.to_string())),
+                };
+                return shared.end_command(id, result);
+            }
+            Client::Device(device, tag) => (device, tag),
+        };
+        if !self.devices.contains_key(&device) {
+            return;
+        }
+        match &operation.op {
+            BlockOp::Write { .. } => shared.measured(Stage::Write, since),
+            BlockOp::Read { .. } => shared.measured(Stage::Read, since),
+            _ => {}
+        }
+        shared.effects.push(Effect::DeviceReply { device, tag, result: operation.result() });
+    }
+
+    /// Fails every write that is under way, sent or not.
+    pub(super) fn fail_writes(&mut self, shared: &mut Shared, error: &BlockError) {
+        let is_write = |operation: &Operation| {
+            matches!(operation.op, BlockOp::Write { .. } | BlockOp::Trim { .. } | BlockOp::WriteZeroes { .. })
+        };
+        let doomed: Vec<u64> =
+            self.operations.iter().filter(|(_, operation)| is_write(operation)).map(|(number, _)| *number).collect();
+        let parts: Vec<u64> = self
+            .parts
+            .iter()
+            .filter(|(_, part)| doomed.contains(&part.operation))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in parts {
+            self.unsent.remove(&number);
+            if let Some(sent) = self.parts.remove(&number).and_then(|part| part.sent) {
+                self.requests.remove(&sent.request);
+            }
+        }
+        // Those that still wait for a range are granted it by `finish` of the one before, or fail here first: latest
+        // first, so that none is started only to fail.
+        for number in doomed.into_iter().rev() {
+            if let Some(mut operation) = self.operations.remove(&number) {
+                operation.error = Some(error.clone());
+                self.answer(shared, operation);
+            }
+            for next in self.locks.unlock(number) {
+                self.run(shared, next);
+            }
+        }
+    }
+}
+
+impl Operation {
+    fn result(self) -> Result<BlockReply, BlockError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        Ok(match self.op {
+            BlockOp::Read { offset, length } => {
+                let pieces = self.pieces.into_values().flatten().collect();
+                let cut = plan::trim_read(pieces, offset, u64::from(length));
+                let answered: u64 = cut.iter().map(ReadPiece::len).sum();
+                if answered != u64::from(length) {
+                    return Err(BlockError::Io(format!("the leader answered {answered} of {length} bytes")));
+                }
+                BlockReply::Read(cut)
+            }
+            BlockOp::Status { offset, length, .. } => {
+                BlockReply::Status(plan::trim_extents(self.extents, offset, length))
+            }
+            BlockOp::Write { .. } | BlockOp::Flush | BlockOp::Trim { .. } | BlockOp::WriteZeroes { .. } => {
+                BlockReply::Done
+            }
+        })
+    }
+}

@@ -1,0 +1,327 @@
+//! The gateway: serves one volume to the frontends of this core, wherever its leader is, and hides failover.
+//!
+//! A request in bytes becomes operations on whole blocks, each cut into parts that are sent to the leader one message a
+//! part. A part stays here until its reply; an application sees a pause, never an error, when a leader dies.
+//!
+//! # Sending again, and why it is safe
+//! A write whose reply is lost may have been committed, may still be under way to be, or may be gone. Sending it again
+//! blindly could let the first copy land after a later write of the same blocks. So whenever a write is in doubt the
+//! gateway first takes the attachment anew: a committed entry raises the volume's epoch, copies made under the old epoch
+//! that come later are refused when applied, and only then are all unacknowledged writes sent, under the new epoch.
+//! - A copy committed *before* the epoch rose does no harm: writes of overlapping blocks go one after the other
+//!   ([`ranges`]), so that no other write of its blocks has been acknowledged since.
+//! - Every sending has a fresh request number: the reply to an older copy ends nothing.
+//! - Taking anew is conditional (`AttachMode::Resume`): it holds only if no other node has attached in between. A node
+//!   that was away while another one wrote gets no epoch, and fails what it still held.
+//! - A `Retry` reply says that the leader never proposed the part: it is sent again under the same epoch.
+
+mod attachment;
+mod complete;
+mod plan;
+mod ranges;
+mod route;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, StatusExtent, Tag};
+use cairn_api::ids::{Epoch, ReplicaId};
+use cairn_format::peer::{BlockPiece, GatewayReply};
+
+use crate::event::{CommandId, DeviceId, Effect, GroupSpec};
+use crate::shared::Shared;
+use crate::time::Timestamp;
+use attachment::Attachment;
+use plan::Piece;
+use ranges::{Range, RangeLocks};
+
+/// A frontend's view of the volume.
+struct Device {
+    info: DeviceInfo,
+    /// The epoch that fenced it, if it was: it may not write any more.
+    fenced: Option<Epoch>,
+}
+
+/// Who waits for an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Client {
+    Device(DeviceId, Tag),
+    Command(CommandId),
+}
+
+/// An operation under way.
+struct Operation {
+    client: Client,
+    op: BlockOp,
+    /// For a command: take the attachment away even from a live holder.
+    force: bool,
+    since: Timestamp,
+    /// Whether `parts` are the reads of the partial blocks that come before a write.
+    reads_edges: bool,
+    /// Parts without a reply.
+    missing: usize,
+    /// Answers by position.
+    pieces: BTreeMap<usize, Vec<BlockPiece>>,
+    extents: Vec<StatusExtent>,
+    edges: Vec<u64>,
+    error: Option<BlockError>,
+}
+
+/// Where and when a part was sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    request: u64,
+    to: ReplicaId,
+    at: Timestamp,
+}
+
+/// A message to the leader, until its reply.
+struct Part {
+    operation: u64,
+    position: usize,
+    piece: PartKind,
+    sent: Option<Sent>,
+}
+
+#[derive(Clone, Debug)]
+enum PartKind {
+    Blocks(Piece),
+    /// The control plane takes the attachment away.
+    Detach { force: bool },
+}
+
+/// See the module.
+pub(crate) struct Gateway {
+    pub(crate) spec: GroupSpec,
+    local: Option<ReplicaId>,
+    devices: BTreeMap<DeviceId, Device>,
+    operations: BTreeMap<u64, Operation>,
+    operation_last: u64,
+    parts: BTreeMap<u64, Part>,
+    part_last: u64,
+    /// Parts that are to be sent.
+    unsent: BTreeSet<u64>,
+    /// The part that a request number stands for.
+    requests: BTreeMap<u64, u64>,
+    request_last: u64,
+    locks: RangeLocks,
+    route: route::Route,
+    attachment: Attachment,
+}
+
+impl Gateway {
+    pub(crate) fn new(spec: GroupSpec, shared: &Shared) -> Self {
+        let local = spec.members.iter().find(|member| member.disk == shared.config.disk).map(|member| member.replica);
+        Self {
+            spec,
+            local,
+            devices: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            operation_last: 0,
+            parts: BTreeMap::new(),
+            part_last: 0,
+            unsent: BTreeSet::new(),
+            requests: BTreeMap::new(),
+            // A gateway made anew must not take the replies to its predecessor's requests for its own.
+            request_last: shared.now.as_nanos(),
+            locks: RangeLocks::default(),
+            route: route::Route::default(),
+            attachment: Attachment::default(),
+        }
+    }
+
+    pub(crate) fn open(&mut self, device: DeviceId, info: DeviceInfo) {
+        self.devices.insert(device, Device { info, fenced: None });
+    }
+
+    /// The frontend is gone. What it has under way goes on, so that its locks are released in order.
+    pub(crate) fn close(&mut self, shared: &mut Shared, device: DeviceId) {
+        self.devices.remove(&device);
+        self.settle(shared);
+    }
+
+    /// Whether nothing needs the gateway any more.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.devices.is_empty() && self.operations.is_empty() && self.attachment.is_settled()
+    }
+
+    /// A frontend's request.
+    pub(crate) fn submit(&mut self, shared: &mut Shared, device: DeviceId, tag: Tag, op: BlockOp) {
+        let client = Client::Device(device, tag);
+        let Some(state) = self.devices.get(&device) else {
+            return reply_now(shared, client, Err(BlockError::ShuttingDown));
+        };
+        if let Err(error) = plan::check(&op, state.info.size_bytes, state.info.read_only) {
+            return reply_now(shared, client, Err(error));
+        }
+        let is_write = matches!(op, BlockOp::Write { .. } | BlockOp::Trim { .. } | BlockOp::WriteZeroes { .. });
+        if let (Some(current), true) = (state.fenced, is_write) {
+            return reply_now(shared, client, Err(BlockError::Fenced { current: current.get() }));
+        }
+        if let Some(reply) = trivial_reply(&op) {
+            return reply_now(shared, client, Ok(reply));
+        }
+        let operation = self.begin(shared, client, op, false);
+        match self.lock_range(operation) {
+            Some(range) if !self.locks.lock(operation, range) => {}
+            _ => self.run(shared, operation),
+        }
+        self.pump(shared);
+    }
+
+    /// The control plane takes the attachment away.
+    pub(crate) fn detach(&mut self, shared: &mut Shared, id: CommandId, force: bool) {
+        let operation = self.begin(shared, Client::Command(id), BlockOp::Flush, force);
+        self.run(shared, operation);
+        self.pump(shared);
+    }
+
+    fn begin(&mut self, shared: &Shared, client: Client, op: BlockOp, force: bool) -> u64 {
+        self.operation_last += 1;
+        let operation = Operation {
+            client,
+            op,
+            force,
+            since: shared.now,
+            reads_edges: false,
+            missing: 0,
+            pieces: BTreeMap::new(),
+            extents: Vec::new(),
+            edges: Vec::new(),
+            error: None,
+        };
+        self.operations.insert(self.operation_last, operation);
+        self.operation_last
+    }
+
+    /// The blocks that an operation changes, if any.
+    fn lock_range(&self, operation: u64) -> Option<Range> {
+        match &self.operations.get(&operation)?.op {
+            BlockOp::Write { offset, data } => Some(plan::touched(*offset, data.len() as u64)),
+            BlockOp::WriteZeroes { offset, length, .. } => Some(plan::touched(*offset, *length)),
+            BlockOp::Trim { offset, length } => Some(plan::inside(*offset, *length)),
+            BlockOp::Read { .. } | BlockOp::Flush | BlockOp::Status { .. } => None,
+        }
+    }
+
+    /// Starts an operation whose range is locked: first the reads of its partial blocks, if it has any.
+    fn run(&mut self, shared: &mut Shared, number: u64) {
+        let Some(operation) = self.operations.get_mut(&number) else { return };
+        let edges = match &operation.op {
+            BlockOp::Write { offset, data } => plan::partial_blocks(*offset, data.len() as u64),
+            BlockOp::WriteZeroes { offset, length, .. } => plan::partial_blocks(*offset, *length),
+            _ => Vec::new(),
+        };
+        if edges.is_empty() {
+            return self.run_body(shared, number);
+        }
+        operation.reads_edges = true;
+        operation.edges.clone_from(&edges);
+        let reads = edges
+            .into_iter()
+            .flat_map(|block| plan::reads(Range { first: block, end: block + 1 }))
+            .map(PartKind::Blocks)
+            .collect();
+        self.add_parts(number, reads);
+    }
+
+    /// Starts the body of an operation; the partial blocks of a write have been read.
+    fn run_body(&mut self, shared: &mut Shared, number: u64) {
+        let Some(operation) = self.operations.get_mut(&number) else { return };
+        operation.reads_edges = false;
+        let edges = operation.take_edges();
+        let parts: Vec<PartKind> = match (operation.client, &operation.op) {
+            (Client::Command(_), _) => vec![PartKind::Detach { force: operation.force }],
+            (_, op) => body(op, &edges).into_iter().map(PartKind::Blocks).collect(),
+        };
+        if parts.is_empty() {
+            return self.finish(shared, number);
+        }
+        self.add_parts(number, parts);
+    }
+
+    fn add_parts(&mut self, operation: u64, pieces: Vec<PartKind>) {
+        if let Some(state) = self.operations.get_mut(&operation) {
+            state.missing = pieces.len();
+        }
+        for (position, piece) in pieces.into_iter().enumerate() {
+            self.part_last += 1;
+            self.parts.insert(self.part_last, Part { operation, position, piece, sent: None });
+            self.unsent.insert(self.part_last);
+        }
+    }
+
+    /// A leader's reply.
+    pub(crate) fn on_reply(&mut self, shared: &mut Shared, reply: GatewayReply) {
+        if self.attachment.is_reply(reply.request) {
+            self.attachment_reply(shared, reply.result);
+        } else if let Some(part) = self.requests.remove(&reply.request) {
+            self.part_reply(shared, part, reply.result);
+        }
+        self.pump(shared);
+        self.settle(shared);
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, shared: &mut Shared) {
+        self.check_timeouts(shared);
+        self.keep_alive(shared);
+        self.prefer_local_leader(shared);
+        self.pump(shared);
+        self.settle(shared);
+    }
+}
+
+impl Operation {
+    /// The partial blocks that were read before the body, by block.
+    fn take_edges(&mut self) -> Vec<(u64, Bytes)> {
+        let pieces = std::mem::take(&mut self.pieces);
+        let edges = std::mem::take(&mut self.edges);
+        edges.into_iter().zip(pieces.values()).map(|(block, read)| (block, plan::one_block(read))).collect()
+    }
+}
+
+/// The parts of an operation's body.
+fn body(op: &BlockOp, edges: &[(u64, Bytes)]) -> Vec<Piece> {
+    match op {
+        BlockOp::Read { offset, length } => plan::reads(plan::touched(*offset, u64::from(*length))),
+        BlockOp::Write { offset, data } if edges.is_empty() => {
+            plan::writes(*offset / cairn_api::units::BLOCK_BYTES, data)
+        }
+        BlockOp::Write { offset, data } => {
+            let (first, merged) = plan::merge(*offset, data, edges);
+            plan::writes(first, &merged)
+        }
+        BlockOp::Trim { offset, length } => plan::zeros(plan::inside(*offset, *length), false),
+        BlockOp::WriteZeroes { offset, length, no_hole } => {
+            let mut pieces = plan::zeros(plan::inside(*offset, *length), *no_hole);
+            pieces.extend(plan::zeroed_edges(*offset, *length, edges));
+            pieces
+        }
+        BlockOp::Status { offset, length, extents_max } => plan::status(*offset, *length, *extents_max),
+        BlockOp::Flush => Vec::new(),
+    }
+}
+
+/// The answer to what needs no leader.
+fn trivial_reply(op: &BlockOp) -> Option<BlockReply> {
+    match op {
+        // A reply to a write means durable on a majority's media: there is nothing left to flush.
+        BlockOp::Flush => Some(BlockReply::Done),
+        BlockOp::Read { length: 0, .. } => Some(BlockReply::Read(Vec::new())),
+        BlockOp::Write { data, .. } if data.is_empty() => Some(BlockReply::Done),
+        BlockOp::WriteZeroes { length: 0, .. } => Some(BlockReply::Done),
+        BlockOp::Trim { offset, length } => {
+            let range = plan::inside(*offset, *length);
+            (range.first >= range.end).then_some(BlockReply::Done)
+        }
+        BlockOp::Status { length: 0, .. } => Some(BlockReply::Status(Vec::new())),
+        _ => None,
+    }
+}
+
+fn reply_now(shared: &mut Shared, client: Client, result: Result<BlockReply, BlockError>) {
+    if let Client::Device(device, tag) = client {
+        shared.effects.push(Effect::DeviceReply { device, tag, result });
+    }
+}

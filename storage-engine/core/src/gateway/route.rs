@@ -1,0 +1,242 @@
+//! Finding the leader, sending parts to it, and noticing that it does not answer.
+
+use std::time::Duration;
+
+use cairn_api::ids::{DiskId, Epoch, ReplicaId};
+use cairn_format::peer::{AttachMode, GatewayOp, GatewayRequest, PeerMessage};
+
+use super::plan::Piece;
+use super::{Gateway, PartKind, Sent};
+use crate::shared::Shared;
+use crate::time::Timestamp;
+use cairn_api::ids::NodeId;
+
+/// How long a member that is only guessed to lead may take to answer before the next one is asked; also how long the
+/// parts sent to a member may stay unanswered once another one is known to lead.
+const GUESS_TIMEOUT: Duration = Duration::from_millis(300);
+/// The pause after a reply that says «not now».
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// The pause between guesses when no member can be reached or knows a leader.
+const GUESS_PAUSE: Duration = Duration::from_millis(50);
+/// The time between attempts to move leadership to this node.
+const PREFER_PAUSE: Duration = Duration::from_secs(3);
+/// A request that wants no reply.
+const NO_REPLY: u64 = 0;
+
+/// Where the leader is thought to be.
+#[derive(Debug, Default)]
+pub(super) struct Route {
+    leader: Option<ReplicaId>,
+    /// The member to guess next, while no leader is known.
+    guess: usize,
+    /// Nothing is sent before.
+    not_before: Timestamp,
+    preferred_at: Option<Timestamp>,
+    kept_alive_at: Timestamp,
+}
+
+impl Gateway {
+    /// Sends whatever can be sent.
+    pub(super) fn pump(&mut self, shared: &mut Shared) {
+        if self.unsent.is_empty() || shared.now < self.route.not_before {
+            return;
+        }
+        let wants_attachment = self.unsent.iter().any(|part| self.parts.get(part).is_some_and(super::Part::is_write));
+        if wants_attachment && self.attachment.epoch().is_none() {
+            self.attach(shared);
+        }
+        let epoch = self.attachment.epoch();
+        let ready: Vec<u64> = self
+            .unsent
+            .iter()
+            .copied()
+            .filter(|part| self.parts.get(part).is_some_and(|part| epoch.is_some() || !part.is_write()))
+            .collect();
+        for part in ready {
+            let Some(state) = self.parts.get(&part) else { continue };
+            let op = operation_for(&state.piece, epoch.unwrap_or_default());
+            let Some((request, to)) = self.send(shared, op) else { break };
+            self.unsent.remove(&part);
+            self.requests.insert(request, part);
+            if let Some(state) = self.parts.get_mut(&part) {
+                state.sent = Some(Sent { request, to, at: shared.now });
+            }
+        }
+    }
+
+    /// Sends a request to the leader, or to the member that is guessed to be; `None` if none can be reached now.
+    pub(super) fn send(&mut self, shared: &mut Shared, op: GatewayOp) -> Option<(u64, ReplicaId)> {
+        let (to, disk) = self.target(shared)?;
+        self.request_last += 1;
+        let request = GatewayRequest { group: self.spec.group, request: self.request_last, op };
+        if disk == shared.config.disk {
+            shared.local_requests.push_back(request);
+        } else if !shared.send(disk, PeerMessage::Request(request)) {
+            return None;
+        }
+        Some((self.request_last, to))
+    }
+
+    /// The member to ask: the leader if known and reachable, else the next guess.
+    fn target(&mut self, shared: &Shared) -> Option<(ReplicaId, DiskId)> {
+        let is_reachable = |disk: DiskId| disk == shared.config.disk || shared.links.is_up(disk);
+        let members = &self.spec.members;
+        if let Some(leader) = self.route.leader {
+            let place = members.iter().position(|member| member.replica == leader && is_reachable(member.disk));
+            if let Some(place) = place {
+                return Some((members[place].replica, members[place].disk));
+            }
+            self.route.leader = None;
+        }
+        for step in 0..members.len() {
+            let place = (self.route.guess + step) % members.len();
+            if is_reachable(members[place].disk) {
+                self.route.guess = place;
+                return Some((members[place].replica, members[place].disk));
+            }
+        }
+        self.route.not_before = shared.now.after(GUESS_PAUSE);
+        None
+    }
+
+    /// A member said who leads, or that it does not.
+    pub(super) fn note_hint(&mut self, shared: &Shared, hint: Option<ReplicaId>) {
+        // Until a new leader is elected the others still name the dead one: asking again at once would only spin.
+        let reachable = hint.filter(|leader| {
+            let member = self.spec.members.iter().find(|member| member.replica == *leader);
+            member.is_some_and(|member| member.disk == shared.config.disk || shared.links.is_up(member.disk))
+        });
+        self.route.leader = reachable;
+        if reachable.is_none() {
+            self.route.guess += 1;
+            self.route.not_before = shared.now.after(GUESS_PAUSE);
+        }
+    }
+
+    /// The local replica has learnt who leads.
+    pub(crate) fn leader_changed(&mut self, shared: &mut Shared, leader: Option<ReplicaId>) {
+        if leader.is_some() {
+            self.route.leader = leader;
+            self.route.not_before = shared.now;
+            self.pump(shared);
+        }
+    }
+
+    /// A link broke: what was sent over it is in doubt.
+    pub(crate) fn link_lost(&mut self, shared: &mut Shared, disk: DiskId) {
+        let Some(lost) = self.spec.members.iter().find(|member| member.disk == disk).map(|member| member.replica) else {
+            return;
+        };
+        if self.parts.values().any(|part| part.sent.is_some_and(|sent| sent.to == lost)) {
+            self.fail_over(shared);
+        }
+        self.attachment.link_lost(lost);
+        self.pump(shared);
+    }
+
+    /// A link is up: a guess may get through now.
+    pub(crate) fn link_up(&mut self, shared: &mut Shared) {
+        self.route.not_before = shared.now;
+        self.pump(shared);
+    }
+
+    pub(super) fn pause(&mut self, shared: &Shared) {
+        self.route.not_before = shared.now.after(RETRY_PAUSE);
+    }
+
+    /// What was sent is in doubt: everything is sent again, writes under a new epoch.
+    pub(super) fn fail_over(&mut self, shared: &Shared) {
+        let mut has_doubtful_write = false;
+        for (number, part) in &mut self.parts {
+            if let Some(sent) = part.sent.take() {
+                self.requests.remove(&sent.request);
+                self.unsent.insert(*number);
+                has_doubtful_write |= part.is_write();
+            }
+        }
+        if has_doubtful_write {
+            self.attachment.doubt();
+        }
+        self.route.leader = None;
+        self.route.guess += 1;
+        tracing::info!(group = %self.spec.group, node = %shared.config.node, unsent = self.unsent.len(), "failing over");
+    }
+
+    pub(super) fn check_timeouts(&mut self, shared: &mut Shared) {
+        let now = shared.now;
+        let timeout = shared.config.timing.request_timeout;
+        let leader = self.route.leader;
+        let is_late = |sent: &Sent| {
+            let age = now.since(sent.at);
+            age > timeout || (age > GUESS_TIMEOUT && leader != Some(sent.to))
+        };
+        if self.parts.values().any(|part| part.sent.as_ref().is_some_and(is_late)) {
+            let known = self.route.leader.filter(|leader| {
+                self.parts.values().all(|part| part.sent.is_none_or(|sent| sent.to != *leader || !is_late(&sent)))
+            });
+            self.fail_over(shared);
+            self.route.leader = known;
+        }
+        if self.attachment.is_late(now, timeout, GUESS_TIMEOUT, leader) {
+            self.attachment.doubt();
+            self.route.leader = None;
+            self.route.guess += 1;
+        }
+    }
+
+    /// Tells the leader that the holder is alive, so that nobody takes the volume from an idle one.
+    pub(super) fn keep_alive(&mut self, shared: &mut Shared) {
+        let period = shared.config.timing.holder_timeout / 5;
+        let Some(epoch) = self.attachment.epoch() else { return };
+        if self.devices.is_empty() || shared.now.since(self.route.kept_alive_at) < period {
+            return;
+        }
+        self.route.kept_alive_at = shared.now;
+        self.tell(shared, GatewayOp::KeepAlive { epoch });
+    }
+
+    /// Asks the leader to hand over to the local replica: reads then cross no network, and writes one hop less.
+    pub(super) fn prefer_local_leader(&mut self, shared: &mut Shared) {
+        let Some(local) = self.local else { return };
+        let is_elsewhere = self.route.leader.is_some_and(|leader| leader != local);
+        let is_due = self.route.preferred_at.is_none_or(|at| {
+            self.attachment.epoch().is_some() && shared.now.since(at) >= PREFER_PAUSE
+        });
+        if !(shared.config.limits.move_leadership && is_elsewhere && is_due) || self.devices.is_empty() {
+            return;
+        }
+        self.route.preferred_at = Some(shared.now);
+        self.tell(shared, GatewayOp::TransferLeader { to: local });
+    }
+
+    /// Sends what wants no reply.
+    fn tell(&mut self, shared: &mut Shared, op: GatewayOp) {
+        let Some((_, disk)) = self.target(shared) else { return };
+        let request = GatewayRequest { group: self.spec.group, request: NO_REPLY, op };
+        if disk == shared.config.disk {
+            shared.local_requests.push_back(request);
+        } else {
+            shared.send(disk, PeerMessage::Request(request));
+        }
+    }
+
+    /// When the gateway wants to be ticked again at the latest, beyond the ordinary tick.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        (!self.unsent.is_empty()).then_some(self.route.not_before)
+    }
+}
+
+fn operation_for(piece: &PartKind, epoch: Epoch) -> GatewayOp {
+    match piece.clone() {
+        PartKind::Blocks(Piece::Read { lba, blocks }) => GatewayOp::Read { lba, blocks },
+        PartKind::Blocks(Piece::Write { lba, block_crcs, payload }) => {
+            GatewayOp::Write { epoch, lba, block_crcs, payload }
+        }
+        PartKind::Blocks(Piece::Zero { lba, blocks, allocate }) => GatewayOp::Zero { epoch, lba, blocks, allocate },
+        PartKind::Blocks(Piece::Status { lba, blocks, extents_max }) => GatewayOp::Status { lba, blocks, extents_max },
+        PartKind::Detach { force } => {
+            let mode = if force { AttachMode::Force } else { AttachMode::Take };
+            GatewayOp::Attach { holder: NodeId::NIL, mode, requester: NodeId::NIL }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Applying committed entries: a change of the map, of the attachment, or a command to hand over.
+//!
+//! This is where epochs are enforced. Every replica applies the same entries in the same order, so every replica refuses
+//! the same ones; what a leader checks before it proposes only spares the log an entry that would be refused here.
+
+use cairn_api::block::BlockError;
+use cairn_api::ids::{Epoch, NodeId};
+use cairn_format::entry::EntryHeader;
+use cairn_format::peer::GatewayResult;
+use raft::eraftpb::Entry;
+
+use super::Group;
+use crate::event::Stage;
+use crate::map::{BlockMap, DiskBlock};
+use crate::shared::{Origin, Shared};
+
+/// What applying an entry came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Took effect.
+    Done,
+    /// The attachment was taken.
+    Attached(Epoch),
+    /// Refused: made under an epoch that no longer rules.
+    Fenced(Epoch),
+    /// Refused: another attachment came first.
+    AttachLost,
+    /// For the external state machine.
+    External,
+}
+
+/// Applies one entry to a volume's state; `payload_block` is where its payload lies on this disk.
+pub(crate) fn apply_header(
+    header: &EntryHeader,
+    payload_block: u64,
+    map: &mut BlockMap,
+    epoch: &mut Epoch,
+    holder: &mut NodeId,
+) -> Verdict {
+    match header {
+        EntryHeader::Write { epoch: written_under, .. } | EntryHeader::Zero { epoch: written_under, .. }
+            if written_under != epoch =>
+        {
+            Verdict::Fenced(*epoch)
+        }
+        EntryHeader::Write { lba, block_crcs, .. } => {
+            map.write(*lba, DiskBlock(payload_block), block_crcs);
+            Verdict::Done
+        }
+        EntryHeader::Zero { lba, blocks, allocate, .. } => {
+            map.zero(*lba, *blocks, *allocate);
+            Verdict::Done
+        }
+        EntryHeader::Attach { epoch: next, holder: taker } => {
+            if *next != epoch.next() {
+                return Verdict::AttachLost;
+            }
+            *epoch = *next;
+            *holder = *taker;
+            Verdict::Attached(*next)
+        }
+        EntryHeader::Command { .. } => Verdict::External,
+    }
+}
+
+impl Group {
+    pub(super) fn apply(&mut self, shared: &mut Shared, committed: Vec<Entry>) {
+        let Some(last) = committed.last().map(|entry| entry.index) else { return };
+        for entry in committed {
+            assert_eq!(entry.index, self.applied + 1, "entries are applied in order");
+            self.apply_entry(shared, &entry);
+            self.applied = entry.index;
+            self.applied_term = entry.term;
+        }
+        self.node.advance_apply_to(last);
+        if !self.is_external() {
+            self.node.mut_store().evict(last, shared.config.limits.headers_kept_max);
+        }
+    }
+
+    fn apply_entry(&mut self, shared: &mut Shared, entry: &Entry) {
+        let verdict = if entry.data.is_empty() { Verdict::Done } else { self.apply_data(shared, entry) };
+        let Some(proposal) = self.proposals.remove(&entry.index) else { return };
+        self.proposal_bytes = self.proposal_bytes.saturating_sub(proposal.bytes);
+        if proposal.term != entry.term {
+            // Another leader's entry took the index: the proposal is gone for good.
+            shared.reply(self.spec.group, proposal.origin, GatewayResult::NotLeader { leader: self.leader() });
+            return;
+        }
+        shared.measured(Stage::Commit, proposal.since);
+        let result = match verdict {
+            Verdict::Done => GatewayResult::Done,
+            Verdict::Attached(epoch) => GatewayResult::Attached { epoch },
+            Verdict::Fenced(epoch) => GatewayResult::Failed(BlockError::Fenced { current: epoch.get() }),
+            Verdict::AttachLost => GatewayResult::Retry,
+            Verdict::External => return self.external.expect_reply(entry.index, proposal.origin),
+        };
+        shared.reply(self.spec.group, proposal.origin, result);
+    }
+
+    fn apply_data(&mut self, shared: &Shared, entry: &Entry) -> Verdict {
+        let header = match EntryHeader::decode(&entry.data) {
+            Ok(header) => header,
+            // It was encoded by a leader of this version and its checksum held: there is no way to go on from here.
+            Err(error) => unreachable_entry(self, entry.index, &error.to_string()),
+        };
+        let payload_block = if header.payload_blocks() == 0 {
+            0
+        } else {
+            // raft-rs hands out what is committed *and* durable here; an entry that is durable has its place.
+            let placed = self.node.store().get(entry.index).and_then(|kept| kept.location);
+            match placed {
+                Some(location) => location.payload_block,
+                None => unreachable_entry(self, entry.index, "it is applied before its frame was written"),
+            }
+        };
+        let verdict = apply_header(&header, payload_block, &mut self.map, &mut self.epoch, &mut self.holder);
+        if let Verdict::Attached(epoch) = verdict {
+            self.holder_heard = shared.now;
+            tracing::info!(group = %self.spec.group, %epoch, holder = %self.holder, "attached");
+        }
+        verdict
+    }
+
+    /// Ends what a request waits for when its proposal never reached the log.
+    pub(super) fn refuse_not_leading(&self, shared: &mut Shared, origin: Origin) {
+        if let Origin::Command(id) = origin {
+            let leader = self.leader_member().cloned();
+            shared.end_command(id, Err(crate::event::CommandError::NotLeader { leader }));
+        } else {
+            shared.reply(self.spec.group, origin, GatewayResult::NotLeader { leader: self.leader() });
+        }
+    }
+}
+
+#[expect(clippy::panic, reason = "an invariant of the log is broken: going on would diverge from the other replicas")]
+fn unreachable_entry(group: &Group, index: u64, why: &str) -> ! {
+    panic!("group {} entry {index} cannot be applied: {why}", group.spec.group)
+}

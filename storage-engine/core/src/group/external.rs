@@ -1,0 +1,108 @@
+//! Handing committed commands to a state machine outside the core (the meta group's, in `sled`), in order, once each
+//! from where that state machine says it stands.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cairn_api::ids::LogIndex;
+use cairn_api::units::BLOCK_BYTES;
+use cairn_format::entry::EntryHeader;
+
+use super::Group;
+use crate::event::{CommandReply, DiskFault, Effect};
+use crate::shared::{Origin, Purpose, Shared, blocks_match};
+
+#[derive(Debug, Default)]
+pub(super) struct External {
+    /// The last index handed over; `None` until the state machine has said where it stands.
+    delivered: Option<u64>,
+    /// A payload is being read for the index after `delivered`.
+    is_reading: bool,
+    replies: BTreeMap<u64, Origin>,
+    /// Who waits for everything up to an index to be handed over.
+    barriers: Vec<(u64, Origin)>,
+}
+
+impl External {
+    pub(super) fn expect_reply(&mut self, index: u64, origin: Origin) {
+        self.replies.insert(index, origin);
+    }
+}
+
+impl Group {
+    /// The state machine outside holds everything up to `applied`.
+    pub(crate) fn start_apply(&mut self, shared: &mut Shared, applied: LogIndex) {
+        self.external.delivered = Some(applied.get().max(super::BASE));
+        self.deliver_external(shared);
+    }
+
+    /// Replies to `origin` when everything up to `index` has been handed over.
+    pub(super) fn external_barrier(&mut self, shared: &mut Shared, index: u64, origin: Origin) {
+        self.external.barriers.push((index, origin));
+        self.release_barriers(shared);
+    }
+
+    pub(super) fn deliver_external(&mut self, shared: &mut Shared) {
+        if !self.is_external() {
+            return;
+        }
+        while let Some(delivered) = self.external.delivered {
+            if self.external.is_reading || delivered >= self.applied {
+                break;
+            }
+            let index = delivered + 1;
+            // An external group's headers are never evicted, so that what is applied is in memory.
+            let Some(entry) = self.node.store().get(index) else { break };
+            let header = if entry.header.is_empty() { None } else { EntryHeader::decode(&entry.header).ok() };
+            let payload_block = entry.location.map_or(0, |location| location.payload_block);
+            match header {
+                Some(header @ EntryHeader::Command { .. }) => {
+                    self.external.is_reading = true;
+                    let purpose = Purpose::External { group: self.spec.group, index };
+                    #[allow(clippy::cast_possible_truncation, reason = "a command has at most 1 MiB")]
+                    let length = (u64::from(header.payload_blocks()) * BLOCK_BYTES) as u32;
+                    shared.read(payload_block * BLOCK_BYTES, length, purpose);
+                }
+                _ => self.external.delivered = Some(index),
+            }
+        }
+        self.release_barriers(shared);
+    }
+
+    /// A command's payload was read back.
+    pub(crate) fn external_read(&mut self, shared: &mut Shared, index: u64, result: Result<Bytes, DiskFault>) {
+        self.external.is_reading = false;
+        let group = self.spec.group;
+        let header = self.node.store().get(index).and_then(|entry| EntryHeader::decode(&entry.header).ok());
+        let Some(EntryHeader::Command { length, block_crcs }) = header else { return };
+        match result {
+            Ok(payload) if blocks_match(&payload, &block_crcs) => {
+                let data = payload.slice(..length as usize);
+                shared.effects.push(Effect::Apply { group, index: LogIndex(index), data });
+                self.external.delivered = Some(index);
+                if let Some(Origin::Command(id)) = self.external.replies.remove(&index) {
+                    shared.end_command(id, Ok(CommandReply::Committed(LogIndex(index))));
+                }
+            }
+            Ok(_) => fail(shared, &format!("the payload of command {index} of group {group} fails its checksum")),
+            Err(error) => fail(shared, &format!("the payload of command {index} of group {group}: {error}")),
+        }
+    }
+
+    fn release_barriers(&mut self, shared: &mut Shared) {
+        let Some(delivered) = self.external.delivered else { return };
+        let (due, waiting) = std::mem::take(&mut self.external.barriers).into_iter().partition(|(at, _)| *at <= delivered);
+        self.external.barriers = waiting;
+        let due: Vec<(u64, Origin)> = due;
+        for (_, origin) in due {
+            if let Origin::Command(id) = origin {
+                shared.end_command(id, Ok(CommandReply::Done));
+            }
+        }
+    }
+}
+
+/// A meta replica that cannot read its own log must not answer from a stale catalogue: its disk has failed.
+fn fail(shared: &mut Shared, reason: &str) {
+    shared.effects.push(Effect::DiskFailed(reason.to_owned()));
+}

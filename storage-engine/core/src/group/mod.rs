@@ -1,0 +1,564 @@
+//! One replica of one group: raft-rs, the headers of its log, its map, and whoever waits for it.
+//!
+//! A group is driven in two steps. Events (messages, requests, ticks) change raft-rs's state and mark the group dirty;
+//! [`Group::drive`], once a turn, takes what became ready: entries go to the disk's log together with those of all other
+//! groups, a leader's messages leave at once, a follower's when its log is durable, and committed entries are applied.
+
+mod apply;
+mod external;
+mod lease;
+mod message;
+mod outbox;
+mod read;
+mod request;
+mod storage;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use cairn_api::ids::{Epoch, LogIndex, NodeId, ReplicaId, Term};
+use cairn_format::peer::{PeerMessage, RaftKind, RaftMessage};
+use raft::eraftpb::{HardState, Message};
+use raft::{Config, RawNode, StateRole};
+
+use crate::event::{CommandError, Effect, GroupSpec, GroupStatus, Member, Role, Stage};
+use crate::log::{Record, Ticket};
+use crate::map::BlockMap;
+use crate::shared::{Origin, Shared};
+use crate::time::Timestamp;
+
+pub(crate) use apply::apply_header;
+pub(crate) use request::STATUS_BLOCKS_MAX;
+pub(crate) use storage::{BASE, GroupLog, Location, LogEntry};
+
+/// Headers and overhead of one append message, in bytes as raft-rs counts them: at four bytes a block this is at most
+/// about 3 MiB of payload, which fits a peer frame.
+const MESSAGE_HEADER_BYTES_MAX: u64 = 3 << 10;
+/// Appends under way to one follower, beyond which Raft waits for its answers.
+const MESSAGES_IN_FLIGHT_MAX: usize = 256;
+/// Ticks after which the first member of a fresh group campaigns again if nobody leads: its peers may not have made
+/// their replicas yet.
+const FRESH_CAMPAIGN_TICKS: u32 = 4;
+
+/// A proposal that has not been applied yet.
+struct Proposal {
+    term: u64,
+    origin: Origin,
+    since: Timestamp,
+    bytes: u64,
+}
+
+/// A ready whose records are on their way to the disk.
+struct Persist {
+    ticket: Ticket,
+    number: u64,
+    /// First and last index of its entries.
+    entries: Option<(u64, u64)>,
+    messages: Vec<Message>,
+}
+
+/// See the module.
+pub(crate) struct Group {
+    pub(crate) spec: GroupSpec,
+    pub(crate) replica: ReplicaId,
+    node: RawNode<GroupLog>,
+    map: BlockMap,
+    epoch: Epoch,
+    holder: NodeId,
+    holder_heard: Timestamp,
+    applied: u64,
+    applied_term: u64,
+    /// Payloads of entries that raft-rs has taken and that no ready has shown yet, by index and term.
+    staged: BTreeMap<(u64, u64), Bytes>,
+    proposals: BTreeMap<u64, Proposal>,
+    proposal_bytes: u64,
+    measured_to: u64,
+    persists: VecDeque<Persist>,
+    lease: lease::Lease,
+    reads: read::Reads,
+    outboxes: BTreeMap<ReplicaId, outbox::Outbox>,
+    fetches: BTreeMap<u64, outbox::Fetch>,
+    fetch_last: u64,
+    external: external::External,
+    /// What followers last said their disks can take.
+    free_blocks: BTreeMap<ReplicaId, u64>,
+    /// The highest stamp handled from the leader of this term.
+    heard: (u64, u64),
+    started: Timestamp,
+    /// Made by a command in this run: nobody can have counted on its vote before.
+    fresh: bool,
+    ticks: u32,
+    election: (u64, StateRole, usize),
+    known: (u64, bool),
+    leader_changed: bool,
+}
+
+/// What recovery found of a group.
+pub(crate) struct Recovered {
+    pub(crate) spec: GroupSpec,
+    pub(crate) log: GroupLog,
+    pub(crate) map: BlockMap,
+    pub(crate) epoch: Epoch,
+    pub(crate) holder: NodeId,
+    pub(crate) applied: u64,
+    pub(crate) applied_term: u64,
+}
+
+impl Recovered {
+    /// A group that has nothing yet.
+    pub(crate) fn empty(spec: GroupSpec) -> Self {
+        let voters = spec.members.iter().map(|member| member.replica.get()).collect();
+        Self {
+            log: GroupLog::new(voters),
+            map: BlockMap::new(spec.size_blocks),
+            spec,
+            epoch: Epoch(0),
+            holder: NodeId::NIL,
+            applied: BASE,
+            applied_term: BASE,
+        }
+    }
+}
+
+impl Group {
+    /// Starts a replica from what its log holds.
+    pub(crate) fn start(found: Recovered, fresh: bool, shared: &Shared) -> Result<Self, CommandError> {
+        let disk = shared.config.disk;
+        let replica = found.spec.members.iter().find(|member| member.disk == disk).map(|member| member.replica);
+        let replica = replica.ok_or_else(|| {
+            CommandError::Refused(format!("disk {disk} is not a member of group {}", found.spec.group))
+        })?;
+        let timing = &shared.config.timing;
+        let election = timing.election_ticks as usize;
+        let config = Config {
+            id: replica.get(),
+            election_tick: election,
+            heartbeat_tick: timing.heartbeat_ticks as usize,
+            min_election_tick: election,
+            max_election_tick: election + election / 2 + 1,
+            applied: found.applied,
+            max_size_per_msg: MESSAGE_HEADER_BYTES_MAX,
+            max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            skip_bcast_commit: true,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&config, found.log, &logger)
+            .map_err(|error| CommandError::Refused(format!("group {}: {error}", found.spec.group)))?;
+        Ok(Self {
+            replica,
+            node,
+            map: found.map,
+            epoch: found.epoch,
+            holder: found.holder,
+            holder_heard: shared.now,
+            applied: found.applied,
+            applied_term: found.applied_term,
+            staged: BTreeMap::new(),
+            proposals: BTreeMap::new(),
+            proposal_bytes: 0,
+            measured_to: 0,
+            persists: VecDeque::new(),
+            lease: lease::Lease::default(),
+            reads: read::Reads::default(),
+            outboxes: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            fetch_last: 0,
+            external: external::External::default(),
+            free_blocks: BTreeMap::new(),
+            heard: (0, 0),
+            started: shared.now,
+            fresh,
+            ticks: 0,
+            election: (0, StateRole::Follower, 0),
+            known: (0, false),
+            leader_changed: false,
+            spec: found.spec,
+        })
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    /// Who leads as far as is known here.
+    pub(crate) fn leader(&self) -> Option<ReplicaId> {
+        (self.node.raft.leader_id != 0).then_some(ReplicaId(self.node.raft.leader_id))
+    }
+
+    pub(crate) fn leader_member(&self) -> Option<&Member> {
+        self.leader().and_then(|leader| self.member(leader))
+    }
+
+    fn member(&self, replica: ReplicaId) -> Option<&Member> {
+        self.spec.members.iter().find(|member| member.replica == replica)
+    }
+
+    /// Whether the group is the meta group's kind: commands for a state machine outside.
+    fn is_external(&self) -> bool {
+        self.spec.size_blocks == 0
+    }
+
+    /// A leader that has applied an entry of its own term knows all that was committed before it.
+    fn leads_with_all_applied(&self) -> bool {
+        self.is_leader() && self.applied_term == self.term()
+    }
+
+    fn is_transferring(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
+    /// A replica that has just been recovered may have told a leader before that it would vote for nobody else: see the
+    /// `lease` module.
+    fn may_vote(&self, shared: &Shared) -> bool {
+        self.fresh || shared.now.since(self.started) >= shared.config.timing.election_timeout()
+    }
+
+    /// Time passes for the group.
+    pub(crate) fn tick(&mut self, shared: &mut Shared) {
+        self.ticks = self.ticks.wrapping_add(1);
+        self.expire_reads(shared);
+        if shared.draining && !self.is_leader() {
+            return;
+        }
+        self.draw_election_timeout(shared);
+        self.node.tick();
+        let is_first = self.spec.members.first().is_some_and(|member| member.replica == self.replica);
+        let nobody_leads = self.node.raft.leader_id == 0;
+        if self.fresh && is_first && nobody_leads && self.ticks.is_multiple_of(FRESH_CAMPAIGN_TICKS) {
+            self.campaign();
+        }
+        if !nobody_leads && self.may_vote(shared) {
+            self.fresh = false;
+        }
+    }
+
+    /// Asks to lead; the vote decides.
+    pub(crate) fn campaign(&mut self) {
+        if let Err(error) = self.node.campaign() {
+            tracing::debug!(group = %self.spec.group, %error, "could not campaign");
+        }
+    }
+
+    /// raft-rs draws its time-outs from the thread's generator; the core is deterministic, so it draws its own.
+    fn draw_election_timeout(&mut self, shared: &mut Shared) {
+        let state = (self.term(), self.node.raft.state);
+        if (self.election.0, self.election.1) != state || self.election.2 == 0 {
+            let base = u64::from(shared.config.timing.election_ticks);
+            #[allow(clippy::cast_possible_truncation, reason = "a few dozen ticks")]
+            let timeout = (base + shared.random_below(base / 2 + 1)) as usize;
+            self.election = (state.0, state.1, timeout);
+        }
+        self.node.raft.set_randomized_election_timeout(self.election.2);
+    }
+
+    /// A Raft message has arrived.
+    pub(crate) fn step(&mut self, shared: &mut Shared, mut wire: RaftMessage) {
+        if wire.to != self.replica || self.member(wire.from).is_none() {
+            tracing::warn!(group = %self.spec.group, from = %wire.from, to = %wire.to, "message for another replica");
+            return;
+        }
+        if !self.accepts(shared, &wire) {
+            return;
+        }
+        self.note_response(shared, &wire);
+        let (kind, term, stamp_ns) = (wire.kind, wire.term.get(), wire.stamp_ns);
+        let message = message::from_wire(&wire);
+        for entry in &mut wire.entries {
+            if !entry.payload.is_empty() {
+                let payload = std::mem::take(&mut entry.payload);
+                self.staged.insert((entry.index.get(), entry.term.get()), payload);
+            }
+        }
+        if let Err(error) = self.node.step(message) {
+            tracing::debug!(group = %self.spec.group, ?kind, %error, "message not taken");
+        }
+        let is_leaders = matches!(kind, RaftKind::Append | RaftKind::Heartbeat);
+        if is_leaders && self.term() == term && !self.is_leader() {
+            let latest = if self.heard.0 == term { self.heard.1.max(stamp_ns) } else { stamp_ns };
+            self.heard = (term, latest);
+        }
+    }
+
+    fn accepts(&self, shared: &Shared, wire: &RaftMessage) -> bool {
+        match wire.kind {
+            RaftKind::RequestVote | RaftKind::RequestPreVote => self.may_vote(shared),
+            RaftKind::TimeoutNow => !shared.draining,
+            RaftKind::Append => {
+                let blocks: usize = wire.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
+                let fits = (blocks as u64).div_ceil(cairn_api::units::BLOCK_BYTES) <= shared.log.free_blocks();
+                if blocks > 0 && !fits {
+                    tracing::debug!(group = %self.spec.group, "append refused: the disk is full");
+                }
+                (blocks == 0 && !shared.log.is_exhausted()) || fits
+            }
+            _ => true,
+        }
+    }
+
+    /// What a follower's message says beside Raft: its stamp and its room.
+    fn note_response(&mut self, shared: &mut Shared, wire: &RaftMessage) {
+        if !matches!(wire.kind, RaftKind::AppendResponse | RaftKind::HeartbeatResponse) {
+            return;
+        }
+        self.free_blocks.insert(wire.from, wire.free_blocks);
+        if wire.stamp_ns != 0 {
+            self.lease.answered(wire.term.get(), wire.from, Timestamp::from_nanos(wire.stamp_ns));
+        }
+        if wire.kind == RaftKind::AppendResponse && !wire.reject && self.is_leader() {
+            self.measure_replication(shared, wire.from, wire.index.get());
+        }
+    }
+
+    /// Emits the replication time of proposals that a majority of followers' answers has just covered.
+    fn measure_replication(&mut self, shared: &mut Shared, from: ReplicaId, index: u64) {
+        let mut matched: Vec<u64> = self
+            .node
+            .raft
+            .prs()
+            .iter()
+            .filter(|(id, _)| **id != self.replica.get())
+            .map(|(id, progress)| if *id == from.get() { progress.matched.max(index) } else { progress.matched })
+            .collect();
+        matched.sort_unstable_by(|a, b| b.cmp(a));
+        let others_needed = self.spec.members.len() / 2;
+        let Some(covered) = others_needed.checked_sub(1).and_then(|place| matched.get(place)).copied() else { return };
+        if covered > self.measured_to {
+            for (_, proposal) in self.proposals.range(self.measured_to + 1..=covered) {
+                shared.measured(Stage::Replication, proposal.since);
+            }
+            self.measured_to = covered;
+        }
+    }
+
+    /// Takes what has become ready.
+    pub(crate) fn drive(&mut self, shared: &mut Shared) {
+        while self.node.has_ready() {
+            let mut ready = self.node.ready();
+            let number = ready.number();
+            self.note_leader(shared);
+            let (entries, mut ticket) = self.append_entries(shared, ready.take_entries());
+            if let Some(hard_state) = ready.hs() {
+                self.node.mut_store().set_hard_state(hard_state.clone());
+            }
+            if ready.must_sync() {
+                ticket = Some(self.push_hard_state(shared));
+            }
+            let leader_messages = ready.take_messages();
+            let messages = ready.take_persisted_messages();
+            let read_states = ready.take_read_states();
+            let committed = ready.take_committed_entries();
+            self.node.advance_append_async(ready);
+            // A leader's appends leave before its own frame is even composed (Raft thesis, section 10.2.1).
+            for message in leader_messages {
+                self.send(shared, message);
+            }
+            self.apply(shared, committed);
+            self.note_read_states(shared, read_states);
+            self.await_persist(shared, Persist { ticket: ticket.unwrap_or(Ticket(0)), number, entries, messages });
+        }
+        self.staged.clear();
+        self.start_fetches(shared);
+        self.deliver_external(shared);
+    }
+
+    fn append_entries(
+        &mut self,
+        shared: &mut Shared,
+        entries: Vec<raft::eraftpb::Entry>,
+    ) -> (Option<(u64, u64)>, Option<Ticket>) {
+        let range = entries.first().zip(entries.last()).map(|(first, last)| (first.index, last.index));
+        let mut ticket = None;
+        for entry in entries {
+            let payload = self.staged.remove(&(entry.index, entry.term)).unwrap_or_default();
+            ticket = Some(shared.log.push(Record::Entry {
+                group: self.spec.group,
+                term: Term(entry.term),
+                index: LogIndex(entry.index),
+                header: entry.data.clone(),
+                payload: payload.clone(),
+            }));
+            let kept = LogEntry { term: entry.term, header: entry.data, payload, location: None };
+            self.node.mut_store().append(entry.index, kept);
+        }
+        (range, ticket)
+    }
+
+    fn push_hard_state(&self, shared: &mut Shared) -> Ticket {
+        let hard_state: &HardState = self.node.store().hard_state();
+        shared.log.push(Record::HardState {
+            group: self.spec.group,
+            term: Term(hard_state.term),
+            vote: ReplicaId(hard_state.vote),
+            commit: LogIndex(hard_state.commit),
+        })
+    }
+
+    /// Queues a ready until its records are durable; at once if it and all before it have none.
+    fn await_persist(&mut self, shared: &mut Shared, mut persist: Persist) {
+        if persist.ticket == Ticket(0) {
+            match self.persists.back() {
+                Some(before) => persist.ticket = before.ticket,
+                None => return self.persisted(shared, persist),
+            }
+        } else {
+            shared.awaiting.insert(persist.ticket, self.spec.group);
+        }
+        self.persists.push_back(persist);
+    }
+
+    fn persisted(&mut self, shared: &mut Shared, persist: Persist) {
+        self.node.on_persist_ready(persist.number);
+        if let Some((first, last)) = persist.entries {
+            self.node.mut_store().release_payload(first, last);
+        }
+        for message in persist.messages {
+            self.send(shared, message);
+        }
+    }
+
+    /// Records up to `ticket` are durable.
+    pub(crate) fn durable(&mut self, shared: &mut Shared, ticket: Ticket) {
+        while self.persists.front().is_some_and(|persist| persist.ticket <= ticket) {
+            if let Some(persist) = self.persists.pop_front() {
+                self.persisted(shared, persist);
+            }
+        }
+    }
+
+    /// An entry's frame was composed.
+    pub(crate) fn place(&mut self, index: LogIndex, term: Term, location: Location) {
+        self.node.mut_store().place(index.get(), term.get(), location);
+    }
+
+    fn note_leader(&mut self, shared: &mut Shared) {
+        let known = (self.node.raft.leader_id, self.is_leader());
+        if known == self.known {
+            return;
+        }
+        if known.1 && !self.known.1 {
+            self.lease.begin(self.term());
+            self.holder_heard = shared.now;
+            self.measured_to = self.node.store().last();
+            self.free_blocks.clear();
+        }
+        if !known.1 && self.known.1 {
+            self.abandon_reads(shared);
+            self.outboxes.clear();
+        }
+        self.known = known;
+        self.leader_changed = true;
+        let leader = self.leader();
+        let is_local = leader == Some(self.replica);
+        tracing::info!(group = %self.spec.group, term = self.term(), ?leader, is_local, "leader");
+        shared.effects.push(Effect::LeaderChanged { group: self.spec.group, leader, is_local });
+    }
+
+    /// Whether the leader, as known here, has changed since this was last asked.
+    pub(crate) fn take_leader_changed(&mut self) -> bool {
+        std::mem::take(&mut self.leader_changed)
+    }
+
+    /// The link to a peer broke or its queue is full: Raft probes it until it answers.
+    pub(crate) fn unreachable(&mut self, replica: ReplicaId) {
+        self.node.report_unreachable(replica.get());
+    }
+
+    /// Sends a message of raft-rs: a leader's with its stamp, a follower's with the stamp it answers and its room.
+    fn send(&mut self, shared: &mut Shared, mut message: Message) {
+        let Some(mut wire) = message::to_wire(self.spec.group, &mut message) else { return };
+        match wire.kind {
+            RaftKind::Append | RaftKind::Heartbeat => wire.stamp_ns = shared.now.as_nanos(),
+            RaftKind::AppendResponse | RaftKind::HeartbeatResponse => {
+                wire.free_blocks = shared.log.free_blocks();
+                if self.heard.0 == wire.term.get() {
+                    wire.stamp_ns = self.heard.1;
+                }
+            }
+            RaftKind::TimeoutNow => self.lease.revoke(),
+            _ => {}
+        }
+        if wire.kind == RaftKind::Append && !wire.entries.is_empty() {
+            self.send_append(shared, wire);
+        } else {
+            self.send_wire(shared, wire);
+        }
+    }
+
+    fn send_wire(&mut self, shared: &mut Shared, wire: RaftMessage) -> bool {
+        let to = wire.to;
+        let Some(disk) = self.member(to).map(|member| member.disk) else { return false };
+        let is_full = !wire.entries.is_empty()
+            && shared.links.queued_bytes(disk) > shared.config.limits.link_bytes_max;
+        let sent = !is_full && shared.send(disk, PeerMessage::Raft(wire));
+        if !sent {
+            self.unreachable(to);
+        }
+        sent
+    }
+
+    /// Hands leadership to `to`; true if the attempt was started.
+    pub(crate) fn transfer(&mut self, shared: &mut Shared, to: ReplicaId) -> bool {
+        let leads = self.leads_with_all_applied() && !self.is_transferring() && to != self.replica;
+        let reachable = self.member(to).is_some_and(|member| shared.links.is_up(member.disk));
+        let close = self.node.raft.prs().get(to.get()).is_some_and(|progress| {
+            progress.recent_active && progress.matched + MESSAGES_IN_FLIGHT_MAX as u64 >= self.node.store().last()
+        });
+        if !(leads && reachable && close) {
+            return false;
+        }
+        self.lease.revoke();
+        self.node.transfer_leader(to.get());
+        true
+    }
+
+    /// The best member to lead next: the one whose log is furthest.
+    pub(crate) fn successor(&self, shared: &Shared) -> Option<ReplicaId> {
+        let progress = self.node.raft.prs();
+        let others = self.spec.members.iter().filter(|member| member.replica != self.replica);
+        let reachable = others.filter(|member| shared.links.is_up(member.disk));
+        reachable
+            .max_by_key(|member| progress.get(member.replica.get()).map(|progress| progress.matched))
+            .map(|member| member.replica)
+    }
+
+    /// The state of the replica, for people.
+    pub(crate) fn status(&self) -> GroupStatus {
+        let progress = self.node.raft.prs();
+        let others = self.spec.members.iter().filter(|member| member.replica != self.replica);
+        let matched = |member: &Member| {
+            let matched = progress.get(member.replica.get()).map_or(0, |progress| progress.matched);
+            (member.replica, LogIndex(matched))
+        };
+        GroupStatus {
+            spec: self.spec.clone(),
+            replica: self.replica,
+            role: match self.node.raft.state {
+                StateRole::Leader => Role::Leader,
+                StateRole::Follower => Role::Follower,
+                StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            },
+            leader: self.leader(),
+            term: Term(self.term()),
+            committed: LogIndex(self.node.raft.raft_log.committed),
+            applied: LogIndex(self.applied),
+            last: LogIndex(self.node.raft.raft_log.last_index()),
+            epoch: self.epoch,
+            holder: self.holder,
+            allocated_blocks: self.map.allocated_blocks(),
+            matched: if self.is_leader() { others.map(matched).collect() } else { Vec::new() },
+        }
+    }
+
+    /// A digest of the volume's contents, the same on replicas that hold the same.
+    pub(crate) fn digest(&self) -> u32 {
+        self.map.digest()
+    }
+}

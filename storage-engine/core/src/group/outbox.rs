@@ -1,0 +1,179 @@
+//! Appends on their way to a follower: payload that is no longer in memory is read back from the log first.
+//!
+//! A follower that keeps up is sent payload straight from memory. One that is behind gets entries whose payload was
+//! released when it became durable here; those messages wait in order, each for its reads.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use cairn_api::ids::ReplicaId;
+use cairn_api::units::BLOCK_BYTES;
+use cairn_format::entry::EntryHeader;
+use cairn_format::peer::RaftMessage;
+
+use super::Group;
+use super::storage::FetchedEntry;
+use crate::event::DiskFault;
+use crate::log::{FRAME_HEADER_READ_BYTES, parse_frame_entries};
+use crate::shared::{Purpose, Shared, blocks_match};
+
+/// Messages that wait for reads, for one follower; beyond it Raft finds the gap and sends again.
+const HELD_MAX: usize = 64;
+/// Frames read ahead when old headers are wanted.
+const FETCH_FRAMES: usize = 32;
+/// Old headers kept parked for one group.
+const FETCHED_MAX: usize = 4096;
+
+struct Held {
+    serial: u64,
+    message: RaftMessage,
+    missing: usize,
+    is_void: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Outbox {
+    held: VecDeque<Held>,
+    serial_last: u64,
+}
+
+/// A read-back of old headers.
+pub(super) struct Fetch {
+    request: super::storage::FetchRequest,
+    missing: usize,
+}
+
+impl Group {
+    /// Sends an append, now if all its payload is in memory.
+    pub(super) fn send_append(&mut self, shared: &mut Shared, mut wire: RaftMessage) {
+        let mut reads = Vec::new();
+        for place in 0..wire.entries.len() {
+            let (index, term) = (wire.entries[place].index.get(), wire.entries[place].term.get());
+            let Ok(blocks) = payload_blocks(&wire.entries[place].header) else { return };
+            if blocks == 0 {
+                continue;
+            }
+            let store = self.node.store();
+            let payload_block = match (store.get(index).filter(|entry| entry.term == term), store.fetched(index)) {
+                (Some(entry), _) if !entry.payload.is_empty() => {
+                    wire.entries[place].payload = entry.payload.clone();
+                    continue;
+                }
+                (Some(entry), _) => entry.location.map(|location| location.payload_block),
+                (None, Some(fetched)) if fetched.term == term => Some(fetched.payload_block),
+                (None, _) => None,
+            };
+            // Neither in memory nor placed: replaced since. Raft sends what stands there now.
+            let Some(payload_block) = payload_block else { return };
+            reads.push((place, payload_block, blocks));
+        }
+        let to = wire.to;
+        let outbox = self.outboxes.entry(to).or_default();
+        if reads.is_empty() && outbox.held.is_empty() {
+            self.send_wire(shared, wire);
+            return;
+        }
+        if outbox.held.len() >= HELD_MAX {
+            self.unreachable(to);
+            return;
+        }
+        outbox.serial_last += 1;
+        let serial = outbox.serial_last;
+        outbox.held.push_back(Held { serial, message: wire, missing: reads.len(), is_void: false });
+        for (entry, payload_block, blocks) in reads {
+            let purpose = Purpose::Outbox { group: self.spec.group, to, serial, entry };
+            #[allow(clippy::cast_possible_truncation, reason = "an entry has at most 1 MiB of payload")]
+            shared.read(payload_block * BLOCK_BYTES, (u64::from(blocks) * BLOCK_BYTES) as u32, purpose);
+        }
+    }
+
+    /// A payload was read back for a follower.
+    pub(crate) fn outbox_read(
+        &mut self,
+        shared: &mut Shared,
+        (to, serial, entry): (ReplicaId, u64, usize),
+        result: Result<Bytes, DiskFault>,
+    ) {
+        let group = self.spec.group;
+        let Some(outbox) = self.outboxes.get_mut(&to) else { return };
+        let Some(held) = outbox.held.iter_mut().find(|held| held.serial == serial) else { return };
+        held.missing -= 1;
+        let target = &mut held.message.entries[entry];
+        match (result, EntryHeader::decode(&target.header)) {
+            (Ok(payload), Ok(header)) if blocks_match(&payload, header.block_crcs()) => target.payload = payload,
+            (Ok(_), _) => {
+                tracing::error!(%group, index = %target.index, "an old entry's payload fails its checksum on this disk");
+                held.is_void = true;
+            }
+            (Err(error), _) => {
+                tracing::error!(%group, index = %target.index, %error, "an old entry's payload cannot be read");
+                held.is_void = true;
+            }
+        }
+        while let Some(front) = self.outboxes.get_mut(&to).and_then(|outbox| {
+            let is_complete = outbox.held.front().is_some_and(|held| held.missing == 0);
+            if is_complete { outbox.held.pop_front() } else { None }
+        }) {
+            if front.is_void {
+                self.unreachable(to);
+            } else {
+                self.send_wire(shared, front.message);
+            }
+        }
+    }
+
+    /// Starts reading back the old headers that raft-rs has asked for.
+    pub(super) fn start_fetches(&mut self, shared: &mut Shared) {
+        for request in self.node.mut_store().take_wanted() {
+            if self.node.store().fetched_count() > FETCHED_MAX {
+                self.node.mut_store().unpark_before(request.low);
+            }
+            let frames = self.node.store().frames_from(request.low, FETCH_FRAMES);
+            self.fetch_last += 1;
+            let fetch = self.fetch_last;
+            self.fetches.insert(fetch, Fetch { request, missing: frames.len() });
+            for offset in frames {
+                let purpose = Purpose::Fetch { group: self.spec.group, fetch };
+                let length = FRAME_HEADER_READ_BYTES.min(shared.log.bytes_to_segment_end(offset));
+                shared.read(offset, length, purpose);
+            }
+        }
+    }
+
+    /// A frame's header was read back.
+    pub(crate) fn fetch_read(&mut self, shared: &mut Shared, fetch: u64, result: Result<Bytes, DiskFault>) {
+        let group = self.spec.group;
+        let disk = shared.config.disk;
+        match result.map_err(|fault| fault.to_string()).and_then(|bytes| parse_frame_entries(disk, &bytes, group)) {
+            Ok(entries) => {
+                for entry in entries {
+                    let parked = FetchedEntry {
+                        term: entry.term.get(),
+                        header: entry.header,
+                        payload_block: entry.payload_block,
+                    };
+                    self.node.mut_store().park(entry.index.get(), parked);
+                }
+            }
+            Err(error) => tracing::error!(%group, %error, "old entries cannot be read back"),
+        }
+        let Some(waiting) = self.fetches.get_mut(&fetch) else { return };
+        waiting.missing -= 1;
+        if waiting.missing == 0
+            && let Some(done) = self.fetches.remove(&fetch)
+        {
+            // If the read failed there is nothing to go on with; raft-rs asks again after the next heartbeat.
+            if self.node.store().fetched(done.request.low).is_some() {
+                self.node.on_entries_fetched(done.request.context);
+            }
+        }
+    }
+}
+
+/// Blocks of payload that belong to an encoded header; none to Raft's own empty entry.
+fn payload_blocks(header: &Bytes) -> Result<u32, ()> {
+    if header.is_empty() {
+        return Ok(0);
+    }
+    EntryHeader::decode(header).map(|header| header.payload_blocks()).map_err(|_| ())
+}

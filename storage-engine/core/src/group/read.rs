@@ -1,0 +1,236 @@
+//! Reads at the leader: under the lease, else through ReadIndex; then from the places that the map gives.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cairn_api::block::{Allocation, BlockError, StatusExtent};
+use cairn_api::units::{BLOCK_BYTES, Lba};
+use cairn_format::peer::{BlockPiece, GatewayResult};
+use raft::ReadState;
+
+use super::Group;
+use crate::event::DiskFault;
+use crate::map::Run;
+use crate::shared::{Origin, Purpose, Shared, blocks_match};
+use crate::time::Timestamp;
+
+/// What is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Query {
+    Blocks { lba: Lba, blocks: u32 },
+    Status { lba: Lba, blocks: u64, extents_max: u32 },
+    /// Everything committed so far has been handed to the external state machine.
+    Barrier,
+}
+
+/// A read that waits for Raft to confirm that this replica still leads.
+struct Confirming {
+    token: u64,
+    origin: Origin,
+    query: Query,
+    /// Known once confirmed; waits for it to be applied.
+    index: Option<u64>,
+    since: Timestamp,
+}
+
+enum Piece {
+    Pending { crcs: Vec<u32> },
+    Data(Bytes),
+    Zeros(u32),
+}
+
+/// A read whose blocks are on their way from the disk.
+struct Gathering {
+    origin: Origin,
+    lba: Lba,
+    pieces: Vec<Piece>,
+    missing: usize,
+    fault: Option<BlockError>,
+}
+
+#[derive(Default)]
+pub(super) struct Reads {
+    token_last: u64,
+    confirming: Vec<Confirming>,
+    gathering: BTreeMap<u64, Gathering>,
+    read_last: u64,
+}
+
+impl Group {
+    /// A leader's answer to a read, now or when Raft has confirmed that it leads.
+    pub(super) fn query(&mut self, shared: &mut Shared, origin: Origin, query: Query) {
+        if !self.leads_with_all_applied() {
+            return match self.is_leader() {
+                true => shared.reply(self.spec.group, origin, GatewayResult::Retry),
+                false => self.refuse_not_leading(shared, origin),
+            };
+        }
+        let held_since = self.lease.held_since(self.term(), self.spec.members.len(), shared.now);
+        let lease = shared.config.timing.lease();
+        if held_since.is_some_and(|since| shared.now < since.after(lease)) {
+            let committed = self.node.raft.raft_log.committed;
+            return self.answer(shared, origin, query, committed);
+        }
+        self.reads.token_last += 1;
+        let token = self.reads.token_last;
+        self.reads.confirming.push(Confirming { token, origin, query, index: None, since: shared.now });
+        self.node.read_index(token.to_le_bytes().to_vec());
+    }
+
+    /// Everything up to `index` must be visible to the answer.
+    fn answer(&mut self, shared: &mut Shared, origin: Origin, query: Query, index: u64) {
+        match query {
+            Query::Barrier => self.external_barrier(shared, index, origin),
+            // A write is acknowledged when it is applied here, so that what is applied is all that anyone was told of.
+            Query::Blocks { lba, blocks } => self.read_blocks(shared, origin, lba, blocks),
+            Query::Status { lba, blocks, extents_max } => {
+                let extents = self.status_extents(lba, blocks, extents_max);
+                shared.reply(self.spec.group, origin, GatewayResult::Status(extents));
+            }
+        }
+    }
+
+    pub(super) fn note_read_states(&mut self, shared: &mut Shared, states: Vec<ReadState>) {
+        for state in states {
+            let Ok(token) = state.request_ctx.as_slice().try_into().map(u64::from_le_bytes) else { continue };
+            for waiting in &mut self.reads.confirming {
+                if waiting.token == token {
+                    waiting.index = Some(state.index);
+                }
+            }
+        }
+        self.release_confirmed(shared);
+    }
+
+    fn release_confirmed(&mut self, shared: &mut Shared) {
+        if self.reads.confirming.is_empty() {
+            return;
+        }
+        let applied = self.applied;
+        let is_due = |waiting: &Confirming| waiting.index.is_some_and(|index| index <= applied);
+        let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.reads.confirming).into_iter().partition(is_due);
+        self.reads.confirming = waiting;
+        for read in due {
+            self.answer(shared, read.origin, read.query, read.index.unwrap_or(applied));
+        }
+    }
+
+    /// Reads that Raft has not confirmed in an election time-out are asked again by their gateways.
+    pub(super) fn expire_reads(&mut self, shared: &mut Shared) {
+        let timeout = shared.config.timing.election_timeout();
+        let now = shared.now;
+        let is_old = |waiting: &Confirming| now.since(waiting.since) > timeout;
+        let (old, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.reads.confirming).into_iter().partition(is_old);
+        self.reads.confirming = waiting;
+        for read in old {
+            shared.reply(self.spec.group, read.origin, GatewayResult::Retry);
+        }
+    }
+
+    pub(super) fn abandon_reads(&mut self, shared: &mut Shared) {
+        for read in std::mem::take(&mut self.reads.confirming) {
+            self.refuse_not_leading(shared, read.origin);
+        }
+    }
+
+    fn read_blocks(&mut self, shared: &mut Shared, origin: Origin, lba: Lba, blocks: u32) {
+        let mut pieces = Vec::new();
+        let mut places = Vec::new();
+        for run in self.map.runs(lba, u64::from(blocks)) {
+            #[allow(clippy::cast_possible_truncation, reason = "a run of a read of at most 256 blocks")]
+            let run_blocks = run.blocks() as u32;
+            match run {
+                Run::Data { block, crcs, .. } => {
+                    places.push((pieces.len(), block, run_blocks));
+                    pieces.push(Piece::Pending { crcs: crcs.into_owned() });
+                }
+                Run::Zeros { .. } | Run::Hole { .. } => match pieces.last_mut() {
+                    Some(Piece::Zeros(count)) => *count += run_blocks,
+                    _ => pieces.push(Piece::Zeros(run_blocks)),
+                },
+            }
+        }
+        let gathering = Gathering { origin, lba, pieces, missing: places.len(), fault: None };
+        if places.is_empty() {
+            return self.finish_read(shared, gathering);
+        }
+        self.reads.read_last += 1;
+        let read = self.reads.read_last;
+        self.reads.gathering.insert(read, gathering);
+        for (piece, block, run_blocks) in places {
+            let purpose = Purpose::BlockRead { group: self.spec.group, read, piece };
+            #[allow(clippy::cast_possible_truncation, reason = "at most 1 MiB")]
+            shared.read(block.0 * BLOCK_BYTES, (u64::from(run_blocks) * BLOCK_BYTES) as u32, purpose);
+        }
+    }
+
+    /// A piece of a read has come from the disk.
+    pub(crate) fn block_read(
+        &mut self,
+        shared: &mut Shared,
+        read: u64,
+        piece: usize,
+        result: Result<Bytes, DiskFault>,
+    ) {
+        let group = self.spec.group;
+        let Some(gathering) = self.reads.gathering.get_mut(&read) else { return };
+        gathering.missing -= 1;
+        let lba = gathering.lba;
+        if let Some(Piece::Pending { crcs }) = gathering.pieces.get(piece) {
+            match result {
+                Ok(data) if blocks_match(&data, crcs) => gathering.pieces[piece] = Piece::Data(data),
+                Ok(_) => {
+                    tracing::error!(%group, %lba, "blocks on this disk fail their checksums");
+                    let reason = "the blocks fail their checksums on the leader's disk".to_owned();
+                    gathering.fault = Some(BlockError::Io(reason));
+                }
+                Err(fault) => {
+                    tracing::error!(%group, %lba, %fault, "blocks cannot be read");
+                    gathering.fault = Some(BlockError::Io(fault.to_string()));
+                }
+            }
+        }
+        if gathering.missing == 0
+            && let Some(done) = self.reads.gathering.remove(&read)
+        {
+            self.finish_read(shared, done);
+        }
+    }
+
+    fn finish_read(&self, shared: &mut Shared, done: Gathering) {
+        let result = match done.fault {
+            Some(fault) => GatewayResult::Failed(fault),
+            None => GatewayResult::Read(done.pieces.into_iter().filter_map(Piece::ready).collect()),
+        };
+        shared.reply(self.spec.group, done.origin, result);
+    }
+
+    fn status_extents(&self, lba: Lba, blocks: u64, extents_max: u32) -> Vec<StatusExtent> {
+        let mut extents: Vec<StatusExtent> = Vec::new();
+        for run in self.map.runs(lba, blocks) {
+            let allocation = match run {
+                Run::Data { .. } => Allocation::Data,
+                Run::Zeros { .. } => Allocation::Zero,
+                Run::Hole { .. } => Allocation::Hole,
+            };
+            let length = run.blocks() * BLOCK_BYTES;
+            let is_full = extents.len() >= extents_max.max(1) as usize;
+            match extents.last_mut() {
+                Some(last) if last.allocation == allocation => last.length += length,
+                _ if is_full => break,
+                _ => extents.push(StatusExtent { length, allocation }),
+            }
+        }
+        extents
+    }
+}
+
+impl Piece {
+    fn ready(self) -> Option<BlockPiece> {
+        match self {
+            Self::Data(data) => Some(BlockPiece::Data(data)),
+            Self::Zeros(blocks) => Some(BlockPiece::Zeros(blocks)),
+            Self::Pending { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! The core itself: events in, effects out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cairn_api::ids::{DiskId, GroupId, LogIndex};
+use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessage};
+
+use crate::config::CoreConfig;
+use crate::event::{
+    Command, CommandError, CommandId, CommandReply, DiskFault, Effect, Event, GroupSpec, IoId, RecoverySummary, Stage,
+};
+use crate::gateway::Gateway;
+use crate::group::{BASE, Group, Location, Recovered};
+use crate::log::{LogWrite, LogWriter, Outcome, Record, Recovery, RecoveryRead, Ticket};
+use crate::recover::Replay;
+use crate::shared::{Origin, Purpose, Shared};
+use crate::time::Timestamp;
+
+/// Groups that one disk may hold: what the memory of their bookkeeping is sized for.
+const GROUPS_MAX: usize = 100_000;
+
+/// A frame on its way to the disk.
+struct Writing {
+    since: Timestamp,
+}
+
+/// A core that serves.
+struct Running {
+    shared: Shared,
+    groups: BTreeMap<GroupId, Group>,
+    dropped: BTreeSet<GroupId>,
+    gateways: BTreeMap<GroupId, Gateway>,
+    /// The volume that each open device is of.
+    devices: BTreeMap<crate::event::DeviceId, GroupId>,
+    dirty: BTreeSet<GroupId>,
+    writing: BTreeMap<IoId, Writing>,
+    /// Commands that are done when a record is durable.
+    durable_commands: BTreeMap<Ticket, CommandId>,
+    hand_over: Option<CommandId>,
+    next_tick: Timestamp,
+    durable: Ticket,
+}
+
+enum Phase {
+    New,
+    Recovering { recovery: Box<Recovery>, replay: Replay, early: Vec<Event> },
+    Running(Box<Running>),
+    Failed,
+}
+
+/// One disk's groups and gateways as a state machine. See [`crate::event`] for the rhythm in which it is driven.
+pub struct Core {
+    config: CoreConfig,
+    phase: Phase,
+}
+
+impl Core {
+    /// A core that has not read its disk yet.
+    pub fn new(config: CoreConfig) -> Self {
+        Self { config, phase: Phase::New }
+    }
+
+    /// Starts recovery.
+    pub fn start(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let mut recovery = Box::new(Recovery::new(self.config.disk, self.config.geometry));
+        let mut replay = Replay::default();
+        let step = recovery.start(&mut replay);
+        self.phase = Phase::Recovering { recovery, replay, early: Vec::new() };
+        self.recovery_step(now, step, effects);
+    }
+
+    /// Takes an event. Call [`Self::poll`] once after a batch of them.
+    pub fn handle(&mut self, now: Timestamp, event: Event, effects: &mut Vec<Effect>) {
+        match &mut self.phase {
+            Phase::Running(running) => {
+                running.with(now, effects, |running| running.event(event));
+                self.note_failure(effects);
+            }
+            Phase::Recovering { recovery, replay, early } => match event {
+                Event::Read { io, result } => {
+                    let step = recovery.completed(io, result, replay);
+                    self.recovery_step(now, step, effects);
+                }
+                Event::Tick => {}
+                event => early.push(event),
+            },
+            Phase::New | Phase::Failed => refuse(&event, effects),
+        }
+    }
+
+    /// Drives what the events changed; composes frames.
+    pub fn poll(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if let Phase::Running(running) = &mut self.phase {
+            running.with(now, effects, Running::turn);
+            self.note_failure(effects);
+        }
+    }
+
+    /// When a [`Event::Tick`] is wanted at the latest.
+    pub fn next_deadline(&self) -> Timestamp {
+        match &self.phase {
+            Phase::Running(running) => running.next_deadline(),
+            _ => Timestamp::from_nanos(u64::MAX),
+        }
+    }
+
+    /// After a failure of the disk nothing in memory may be trusted, least of all acknowledged.
+    fn note_failure(&mut self, effects: &[Effect]) {
+        if effects.iter().any(|effect| matches!(effect, Effect::DiskFailed(_))) {
+            self.phase = Phase::Failed;
+        }
+    }
+
+    fn recovery_step(&mut self, now: Timestamp, reads: Vec<RecoveryRead>, effects: &mut Vec<Effect>) {
+        for RecoveryRead { io, offset, length } in reads {
+            effects.push(Effect::Read { io, offset, length });
+        }
+        let Phase::Recovering { recovery, .. } = &mut self.phase else { return };
+        let Some(outcome) = recovery.outcome() else { return };
+        let Phase::Recovering { replay, early, .. } = std::mem::replace(&mut self.phase, Phase::Failed) else { return };
+        match finish_recovery(&self.config, now, outcome, replay, effects) {
+            Ok(running) => {
+                self.phase = Phase::Running(Box::new(running));
+                for event in early {
+                    self.handle(now, event, effects);
+                }
+            }
+            Err(reason) => {
+                effects.push(Effect::DiskFailed(reason));
+                for event in early {
+                    refuse(&event, effects);
+                }
+            }
+        }
+    }
+}
+
+/// Ends what an event asks for on a disk that cannot serve.
+fn refuse(event: &Event, effects: &mut Vec<Effect>) {
+    match *event {
+        Event::Command { id, .. } => {
+            let result = Err(CommandError::Refused("the disk has failed".to_owned()));
+            effects.push(Effect::CommandReply { id, result });
+        }
+        Event::Device { device, tag, .. } => {
+            let result = Err(cairn_api::block::BlockError::ShuttingDown);
+            effects.push(Effect::DeviceReply { device, tag, result });
+        }
+        _ => {}
+    }
+}
+
+fn finish_recovery(
+    config: &CoreConfig,
+    now: Timestamp,
+    outcome: Outcome,
+    replay: Replay,
+    effects: &mut Vec<Effect>,
+) -> Result<Running, String> {
+    let (tail, log_summary, torn_tail) = match outcome {
+        Outcome::Clean { tail, summary } => (tail, summary, false),
+        Outcome::TornTail { tail, summary } => (tail, summary, true),
+        Outcome::Failed(error) => return Err(error.to_string()),
+    };
+    if let Some(problem) = replay.problem {
+        return Err(problem);
+    }
+    let log = LogWriter::new(config.disk, config.geometry, tail);
+    let shared = Shared::new(config.clone(), log, now, log_summary.io_last);
+    let mut summary = RecoverySummary {
+        frames: log_summary.frames,
+        entries: replay.entries,
+        segments: log_summary.segments,
+        torn_tail,
+        groups: Vec::new(),
+    };
+    let dropped = replay.dropped().clone();
+    let mut groups = BTreeMap::new();
+    for (number, found) in replay.into_groups() {
+        summary.groups.push(number);
+        let group = Group::start(found, false, &shared).map_err(|error| error.to_string())?;
+        groups.insert(number, group);
+    }
+    effects.push(Effect::Recovered(summary));
+    Ok(Running {
+        next_tick: now.after(config.timing.tick),
+        shared,
+        groups,
+        dropped,
+        gateways: BTreeMap::new(),
+        devices: BTreeMap::new(),
+        dirty: BTreeSet::new(),
+        writing: BTreeMap::new(),
+        durable_commands: BTreeMap::new(),
+        hand_over: None,
+        durable: Ticket(0),
+    })
+}
+
+impl Running {
+    /// Runs `step` with the caller's effects in place.
+    fn with(&mut self, now: Timestamp, effects: &mut Vec<Effect>, step: impl FnOnce(&mut Self)) {
+        self.shared.now = self.shared.now.max(now);
+        std::mem::swap(&mut self.shared.effects, effects);
+        step(self);
+        std::mem::swap(&mut self.shared.effects, effects);
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Tick => self.tick(),
+            Event::Peer { from, messages } => {
+                for message in messages {
+                    self.peer_message(from, message);
+                }
+            }
+            Event::PeerUp(disk) => self.peer_up(disk),
+            Event::PeerDown(disk) => self.peer_down(disk),
+            Event::PeerDrained { to, bytes } => self.shared.links.drained(to, bytes),
+            Event::Written { io, result } => self.written(io, result),
+            Event::Read { io, result } => self.read(io, result),
+            Event::OpenDevice { device, spec, info } => {
+                self.devices.insert(device, spec.group);
+                let shared = &self.shared;
+                let gateway = self.gateways.entry(spec.group).or_insert_with(|| Gateway::new(spec, shared));
+                gateway.open(device, info);
+                if let Some(group) = self.groups.get(&gateway.spec.group) {
+                    gateway.leader_changed(&mut self.shared, group.leader());
+                }
+            }
+            Event::CloseDevice(device) => {
+                let Some(group) = self.devices.remove(&device) else { return };
+                if let Some(gateway) = self.gateways.get_mut(&group) {
+                    gateway.close(&mut self.shared, device);
+                }
+            }
+            Event::Device { device, tag, op } => {
+                let gateway = self.devices.get(&device).and_then(|group| self.gateways.get_mut(group));
+                match gateway {
+                    Some(gateway) => gateway.submit(&mut self.shared, device, tag, op),
+                    None => {
+                        let result = Err(cairn_api::block::BlockError::ShuttingDown);
+                        self.shared.effects.push(Effect::DeviceReply { device, tag, result });
+                    }
+                }
+            }
+            Event::Command { id, command } => self.command(id, command),
+        }
+        self.exchange();
+    }
+
+    fn peer_message(&mut self, from: DiskId, message: PeerMessage) {
+        match message {
+            PeerMessage::Raft(wire) => {
+                let Some(group) = self.groups.get_mut(&wire.group) else { return };
+                self.dirty.insert(wire.group);
+                group.step(&mut self.shared, wire);
+            }
+            PeerMessage::Request(request) => {
+                let origin = Origin::Peer(from, request.request);
+                self.request(origin, request);
+            }
+            PeerMessage::Reply(reply) => self.reply(reply),
+        }
+    }
+
+    fn request(&mut self, origin: Origin, request: GatewayRequest) {
+        match self.groups.get_mut(&request.group) {
+            Some(group) => {
+                self.dirty.insert(request.group);
+                group.request(&mut self.shared, origin, request.op);
+            }
+            None => self.shared.reply(request.group, origin, GatewayResult::NotLeader { leader: None }),
+        }
+    }
+
+    fn reply(&mut self, reply: GatewayReply) {
+        if let Some(gateway) = self.gateways.get_mut(&reply.group) {
+            gateway.on_reply(&mut self.shared, reply);
+        }
+    }
+
+    /// Passes what gateways and groups of this core say to each other.
+    fn exchange(&mut self) {
+        loop {
+            if let Some(request) = self.shared.local_requests.pop_front() {
+                self.request(Origin::Local(request.request), request);
+            } else if let Some(reply) = self.shared.local_replies.pop_front() {
+                self.reply(reply);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        // Never more than one tick at a time: an election clock that runs fast would break leases.
+        if self.shared.now >= self.next_tick {
+            self.next_tick = self.shared.now.after(self.shared.config.timing.tick);
+            for (number, group) in &mut self.groups {
+                group.tick(&mut self.shared);
+                self.dirty.insert(*number);
+            }
+            self.continue_hand_over();
+        }
+        for gateway in self.gateways.values_mut() {
+            gateway.tick(&mut self.shared);
+        }
+        self.gateways.retain(|_, gateway| !gateway.is_idle());
+    }
+
+    fn peer_up(&mut self, disk: DiskId) {
+        self.shared.links.connected(disk);
+        for gateway in self.gateways.values_mut() {
+            gateway.link_up(&mut self.shared);
+        }
+    }
+
+    fn peer_down(&mut self, disk: DiskId) {
+        self.shared.links.lost(disk);
+        for (number, group) in &mut self.groups {
+            let member = group.spec.members.iter().find(|member| member.disk == disk).map(|member| member.replica);
+            if let Some(replica) = member {
+                group.unreachable(replica);
+                self.dirty.insert(*number);
+            }
+        }
+        for gateway in self.gateways.values_mut() {
+            gateway.link_lost(&mut self.shared, disk);
+        }
+    }
+
+    fn written(&mut self, io: IoId, result: Result<(), DiskFault>) {
+        let Some(writing) = self.writing.remove(&io) else { return };
+        if let Err(fault) = result {
+            // What the media holds now is unknown. A second flush that succeeds would prove nothing (DESIGN.md 4).
+            self.shared.effects.push(Effect::DiskFailed(format!("a durable write failed: {fault}")));
+            return;
+        }
+        self.shared.measured(Stage::Disk, writing.since);
+        let Some(ticket) = self.shared.log.completed(io) else { return };
+        self.durable = ticket;
+        while let Some((due, number)) = self.shared.awaiting.first_key_value().map(|(due, number)| (*due, *number)) {
+            if due > ticket {
+                break;
+            }
+            self.shared.awaiting.remove(&due);
+            if let Some(group) = self.groups.get_mut(&number) {
+                group.durable(&mut self.shared, ticket);
+                self.dirty.insert(number);
+            }
+        }
+        while let Some((due, id)) = self.durable_commands.first_key_value().map(|(due, id)| (*due, *id)) {
+            if due > ticket {
+                break;
+            }
+            self.durable_commands.remove(&due);
+            self.shared.end_command(id, Ok(CommandReply::Done));
+        }
+    }
+
+    fn read(&mut self, io: IoId, result: Result<bytes::Bytes, DiskFault>) {
+        let Some(purpose) = self.shared.reads.remove(&io) else { return };
+        let number = match &purpose {
+            Purpose::BlockRead { group, .. }
+            | Purpose::Fetch { group, .. }
+            | Purpose::Outbox { group, .. }
+            | Purpose::External { group, .. } => *group,
+        };
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        self.dirty.insert(number);
+        let shared = &mut self.shared;
+        match purpose {
+            Purpose::BlockRead { read, piece, .. } => group.block_read(shared, read, piece, result),
+            Purpose::Fetch { fetch, .. } => group.fetch_read(shared, fetch, result),
+            Purpose::Outbox { to, serial, entry, .. } => group.outbox_read(shared, (to, serial, entry), result),
+            Purpose::External { index, .. } => group.external_read(shared, index, result),
+        }
+    }
+
+    /// Drives every group that changed, then composes frames: group commit.
+    fn turn(&mut self) {
+        loop {
+            self.exchange();
+            let dirty = std::mem::take(&mut self.dirty);
+            if dirty.is_empty() {
+                break;
+            }
+            for number in dirty {
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.drive(&mut self.shared);
+                    if group.take_leader_changed()
+                        && let Some(gateway) = self.gateways.get_mut(&number)
+                    {
+                        gateway.leader_changed(&mut self.shared, group.leader());
+                    }
+                }
+            }
+        }
+        self.compose();
+    }
+
+    fn compose(&mut self) {
+        if !self.shared.log.has_queued() {
+            return;
+        }
+        let since = *self.shared.queued_since.get_or_insert(self.shared.now);
+        let mut writes: Vec<LogWrite> = Vec::new();
+        let Shared { log, io, .. } = &mut self.shared;
+        log.compose(&mut || io.next(), &mut writes);
+        for write in writes {
+            for placed in &write.placed {
+                if let Some(group) = self.groups.get_mut(&placed.group) {
+                    let location = Location { frame_offset: placed.frame_offset, payload_block: placed.payload_block };
+                    group.place(placed.index, placed.term, location);
+                }
+            }
+            self.writing.insert(write.io, Writing { since: self.shared.now });
+            self.shared.measured(Stage::Queue, since);
+            self.shared.effects.push(Effect::Write { io: write.io, offset: write.offset, buffers: write.buffers });
+        }
+        if !self.shared.log.has_queued() {
+            self.shared.queued_since = None;
+        }
+    }
+
+    fn next_deadline(&self) -> Timestamp {
+        let now = self.shared.now;
+        let gateways = self.gateways.values().filter_map(Gateway::next_deadline).filter(|deadline| *deadline > now);
+        gateways.fold(self.next_tick, Timestamp::min)
+    }
+
+    fn command(&mut self, id: CommandId, command: Command) {
+        match command {
+            Command::CreateGroup(spec) => self.create_group(id, spec),
+            Command::DropGroup(group) => self.drop_group(id, group),
+            Command::Propose { group, data } => {
+                self.for_group(id, group, |group, shared| group.propose_command(shared, Origin::Command(id), &data));
+            }
+            Command::ReadBarrier(group) => {
+                self.for_group(id, group, |group, shared| group.barrier(shared, Origin::Command(id)));
+            }
+            Command::StartApply { group, applied } => self.for_group(id, group, |group, shared| {
+                group.start_apply(shared, applied);
+                shared.end_command(id, Ok(CommandReply::Done));
+            }),
+            Command::Detach { spec, force } => {
+                let shared = &self.shared;
+                let gateway = self.gateways.entry(spec.group).or_insert_with(|| Gateway::new(spec, shared));
+                gateway.detach(&mut self.shared, id, force);
+            }
+            Command::HandOver => {
+                self.shared.draining = true;
+                self.hand_over = Some(id);
+                self.continue_hand_over();
+            }
+            Command::Inspect => {
+                let groups = self.groups.values().map(Group::status).collect();
+                self.shared.end_command(id, Ok(CommandReply::Groups(groups)));
+            }
+            Command::Digest(group) => self.for_group(id, group, |group, shared| {
+                shared.end_command(id, Ok(CommandReply::Digest(group.digest())));
+            }),
+        }
+    }
+
+    fn for_group(&mut self, id: CommandId, number: GroupId, act: impl FnOnce(&mut Group, &mut Shared)) {
+        match self.groups.get_mut(&number) {
+            Some(group) => {
+                self.dirty.insert(number);
+                act(group, &mut self.shared);
+            }
+            None => self.shared.end_command(id, Err(CommandError::UnknownGroup(number))),
+        }
+    }
+
+    fn create_group(&mut self, id: CommandId, spec: GroupSpec) {
+        let number = spec.group;
+        if let Some(problem) = self.refuse_group(&spec) {
+            return self.shared.end_command(id, Err(CommandError::Refused(problem)));
+        }
+        if self.groups.contains_key(&number) {
+            return self.shared.end_command(id, Ok(CommandReply::Done));
+        }
+        match Group::start(Recovered::empty(spec.clone()), true, &self.shared) {
+            Ok(mut group) => {
+                // What the group writes from here on follows this record in the log.
+                let ticket = self.shared.log.push(Record::GroupCreated { spec, base: LogIndex(BASE) });
+                self.durable_commands.insert(ticket, id);
+                if group.spec.members.first().is_some_and(|member| member.replica == group.replica) {
+                    group.campaign();
+                }
+                self.groups.insert(number, group);
+                self.dirty.insert(number);
+            }
+            Err(error) => self.shared.end_command(id, Err(error)),
+        }
+    }
+
+    fn refuse_group(&self, spec: &GroupSpec) -> Option<String> {
+        let group = spec.group;
+        let members = spec.members.len();
+        if !matches!(members, 1 | 3 | 5) {
+            return Some(format!("group {group} has {members} members: choose 1, 3 or 5"));
+        }
+        let distinct: BTreeSet<_> = spec.members.iter().map(|member| member.replica).collect();
+        if distinct.len() != members || distinct.iter().any(|replica| replica.get() == 0) {
+            return Some(format!("the replica numbers of group {group} are not distinct and above 0"));
+        }
+        if self.dropped.contains(&group) {
+            return Some(format!("group {group} was dropped from this disk for good"));
+        }
+        if let Some(present) = self.groups.get(&group)
+            && present.spec != *spec
+        {
+            return Some(format!("group {group} exists with other members or another size"));
+        }
+        (self.groups.len() >= GROUPS_MAX).then(|| format!("the disk holds {GROUPS_MAX} groups already"))
+    }
+
+    fn drop_group(&mut self, id: CommandId, number: GroupId) {
+        if self.groups.remove(&number).is_none() {
+            return self.shared.end_command(id, Ok(CommandReply::Done));
+        }
+        self.dropped.insert(number);
+        let ticket = self.shared.log.push(Record::GroupDropped { group: number });
+        self.durable_commands.insert(ticket, id);
+    }
+
+    /// Hands over what is still led here; replies when nothing is.
+    fn continue_hand_over(&mut self) {
+        let Some(id) = self.hand_over else { return };
+        let mut leads = false;
+        for (number, group) in &mut self.groups {
+            // A group of one has nobody to hand over to.
+            if group.is_leader() && group.spec.members.len() > 1 {
+                leads = true;
+                if let Some(successor) = group.successor(&self.shared) {
+                    group.transfer(&mut self.shared, successor);
+                    self.dirty.insert(*number);
+                }
+            }
+        }
+        if !leads {
+            self.hand_over = None;
+            self.shared.end_command(id, Ok(CommandReply::Done));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What the groups and gateways of a core have in common: the log, the links, the operations under way.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use cairn_api::ids::{DiskId, GroupId, ReplicaId};
+use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessage, body_bytes_estimate};
+
+use crate::config::CoreConfig;
+use crate::event::{CommandError, CommandId, CommandReply, Effect, IoId, Stage};
+use crate::log::{LogWriter, Ticket};
+use crate::time::Timestamp;
+
+/// Who waits for the end of something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// A gateway of this core, by the number of its request.
+    Local(u64),
+    /// A gateway of another core.
+    Peer(DiskId, u64),
+    /// The control plane.
+    Command(CommandId),
+}
+
+/// What a read from the disk is for.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// A piece of a read of a group's blocks.
+    BlockRead { group: GroupId, read: u64, piece: usize },
+    /// Headers of old entries, for raft-rs.
+    Fetch { group: GroupId, fetch: u64 },
+    /// The payload of an old entry, for a follower.
+    Outbox { group: GroupId, to: ReplicaId, serial: u64, entry: usize },
+    /// The payload of a command, for the external state machine.
+    External { group: GroupId, index: u64 },
+}
+
+/// Gives each disk operation its number.
+#[derive(Debug)]
+pub(crate) struct IoNumbers {
+    last: u64,
+}
+
+impl IoNumbers {
+    pub(crate) fn next(&mut self) -> IoId {
+        self.last += 1;
+        IoId(self.last)
+    }
+}
+
+/// The links to other cores.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    /// Peers that are up, with the bytes queued to each.
+    up: BTreeMap<DiskId, usize>,
+}
+
+impl Links {
+    pub(crate) fn is_up(&self, disk: DiskId) -> bool {
+        self.up.contains_key(&disk)
+    }
+
+    pub(crate) fn queued_bytes(&self, disk: DiskId) -> usize {
+        self.up.get(&disk).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn connected(&mut self, disk: DiskId) {
+        self.up.insert(disk, 0);
+    }
+
+    pub(crate) fn lost(&mut self, disk: DiskId) {
+        self.up.remove(&disk);
+    }
+
+    pub(crate) fn drained(&mut self, disk: DiskId, bytes: usize) {
+        if let Some(queued) = self.up.get_mut(&disk) {
+            *queued = queued.saturating_sub(bytes);
+        }
+    }
+}
+
+/// Shared state; see the module.
+pub(crate) struct Shared {
+    pub(crate) config: CoreConfig,
+    pub(crate) now: Timestamp,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) log: LogWriter,
+    pub(crate) links: Links,
+    pub(crate) reads: BTreeMap<IoId, Purpose>,
+    /// The group whose records a ticket is the last of.
+    pub(crate) awaiting: BTreeMap<Ticket, GroupId>,
+    pub(crate) local_requests: VecDeque<GatewayRequest>,
+    pub(crate) local_replies: VecDeque<GatewayReply>,
+    /// When the oldest record that waits for a frame came.
+    pub(crate) queued_since: Option<Timestamp>,
+    /// Leaderships are being handed over: no campaigning.
+    pub(crate) draining: bool,
+    pub(crate) io: IoNumbers,
+    random: u64,
+}
+
+/// What [`Effect::Send`] counts for in the bound of a link: the same sum in the core and in its driver.
+pub fn message_bytes(message: &PeerMessage) -> usize {
+    message.payload_bytes() + body_bytes_estimate(message)
+}
+
+impl Shared {
+    pub(crate) fn new(config: CoreConfig, log: LogWriter, now: Timestamp, io_last: u64) -> Self {
+        let random = config.seed ^ 0x9E37_79B9_7F4A_7C15;
+        Self {
+            config,
+            now,
+            effects: Vec::new(),
+            log,
+            links: Links::default(),
+            reads: BTreeMap::new(),
+            awaiting: BTreeMap::new(),
+            local_requests: VecDeque::new(),
+            local_replies: VecDeque::new(),
+            queued_since: None,
+            draining: false,
+            io: IoNumbers { last: io_last },
+            random,
+        }
+    }
+
+    /// Starts a read.
+    pub(crate) fn read(&mut self, offset: u64, length: u32, purpose: Purpose) {
+        let io = self.io.next();
+        self.reads.insert(io, purpose);
+        self.effects.push(Effect::Read { io, offset, length });
+    }
+
+    /// Queues a message to another core; false if its link is down.
+    pub(crate) fn send(&mut self, to: DiskId, message: PeerMessage) -> bool {
+        let Some(queued) = self.links.up.get_mut(&to) else { return false };
+        *queued += message_bytes(&message);
+        self.effects.push(Effect::Send { to, message });
+        true
+    }
+
+    /// Ends a request.
+    pub(crate) fn reply(&mut self, group: GroupId, origin: Origin, result: GatewayResult) {
+        match origin {
+            Origin::Local(request) => self.local_replies.push_back(GatewayReply { group, request, result }),
+            Origin::Peer(disk, request) => {
+                // If the link is down the gateway asks again: it saw it break too.
+                self.send(disk, PeerMessage::Reply(GatewayReply { group, request, result }));
+            }
+            Origin::Command(id) => self.end_command(id, command_result(result)),
+        }
+    }
+
+    pub(crate) fn end_command(&mut self, id: CommandId, result: Result<CommandReply, CommandError>) {
+        self.effects.push(Effect::CommandReply { id, result });
+    }
+
+    pub(crate) fn measured(&mut self, stage: Stage, since: Timestamp) {
+        #[allow(clippy::cast_possible_truncation, reason = "584 years of nanoseconds fit in 64 bits")]
+        let nanos = self.now.since(since).as_nanos() as u64;
+        self.effects.push(Effect::Measured { stage, nanos });
+    }
+
+    /// A number below `bound`, from the core's seed (splitmix64: Steele, Lea, Flood, 2014).
+    pub(crate) fn random_below(&mut self, bound: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound.max(1)
+    }
+}
+
+fn command_result(result: GatewayResult) -> Result<CommandReply, CommandError> {
+    match result {
+        GatewayResult::NotLeader { .. } => Err(CommandError::NotLeader { leader: None }),
+        GatewayResult::Retry => Err(CommandError::Refused("leadership is moving: ask again".to_owned())),
+        GatewayResult::Failed(cairn_api::block::BlockError::NoSpace) => Err(CommandError::NoSpace),
+        GatewayResult::Failed(error) => Err(CommandError::Refused(error.to_string())),
+        GatewayResult::Done | GatewayResult::Read(_) | GatewayResult::Status(_) | GatewayResult::Attached { .. } => {
+            Ok(CommandReply::Done)
+        }
+    }
+}
+
+/// Whether every block of `data` has its checksum.
+pub(crate) fn blocks_match(data: &Bytes, crcs: &[u32]) -> bool {
+    cairn_format::checksum::verify(data, crcs).is_ok()
+}
