@@ -1,0 +1,224 @@
+//! Brings this engine in line with the catalogue: makes the replicas that belong here, drops those of deleted volumes, and
+//! tells the meta leader.
+//!
+//! A replica is made only on the word of the current leader. A copy of the catalogue may be old, and a replica that was made,
+//! lost with its disk's contents and made again from an old word would vote with an empty log.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_api::control as api;
+use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId};
+use cairn_core::event::Command as CoreCommand;
+use tonic::Request;
+
+use super::init;
+use super::peers::PeerBook;
+use crate::control::{self, convert, route, survey};
+use crate::disks::ask;
+use crate::engine::Engine;
+use crate::meta::{Catalogue, NodeRecord, ReplicaRecord, VolumePhase, VolumeRecord};
+
+/// How often to look although nothing was heard: what failed is tried again, and an engine outside the meta group asks for
+/// news.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How long a core may take for a control command.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
+/// Passes without a meta leader before other engines are asked where they listen.
+const LEADERLESS_PASSES: u32 = 3;
+
+/// The background task's memory.
+#[derive(Default)]
+struct Task {
+    book: PeerBook,
+    leaderless: u32,
+    last_problem: String,
+    damaged: BTreeSet<ReplicaId>,
+}
+
+/// Runs until the engine drains.
+pub async fn run(engine: Arc<Engine>) {
+    let mut view = engine.meta.watch_view();
+    let mut leader = engine.meta.watch_leader();
+    let mut task = Task::default();
+    while !engine.is_draining() {
+        if engine.cluster().is_some() {
+            task.pass(&engine).await;
+        }
+        tokio::select! {
+            _ = view.changed() => {}
+            _ = leader.changed() => {}
+            () = engine.wake.notified() => {}
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+}
+
+impl Task {
+    async fn pass(&mut self, engine: &Arc<Engine>) {
+        if let Err(status) = init::ensure_meta_group(engine).await {
+            self.problem(status.message());
+        }
+        init::found(engine).await;
+        if !engine.meta.is_member() {
+            self.fetch_catalogue(engine).await;
+        }
+        if engine.meta.has_leader() {
+            self.leaderless = 0;
+            self.book.trust_catalogue();
+        } else {
+            self.leaderless += 1;
+            if self.leaderless >= LEADERLESS_PASSES {
+                self.book.listen_around(engine).await;
+            }
+        }
+        self.book.publish(engine);
+        self.register(engine).await;
+        self.replicas(engine).await;
+    }
+
+    /// Says what is wrong once, not every second.
+    fn problem(&mut self, text: &str) {
+        if self.last_problem != text {
+            tracing::warn!(problem = text, "not in line with the catalogue yet");
+            text.clone_into(&mut self.last_problem);
+        }
+    }
+
+    async fn fetch_catalogue(&mut self, engine: &Arc<Engine>) {
+        match route::current_catalogue(engine, 0).await {
+            Ok(catalogue) if catalogue.cluster.as_ref().map(|cluster| cluster.id) != engine.cluster() => {
+                self.problem("the catalogue that was fetched is another cluster's");
+            }
+            Ok(catalogue) => {
+                if catalogue.applied > engine.meta.view().applied {
+                    engine.meta.keep_copy((*catalogue).clone());
+                    engine.meta.fence().await;
+                }
+                engine.meta.hear_of_leader(true);
+            }
+            Err(status) => {
+                engine.meta.hear_of_leader(false);
+                self.problem(status.message());
+            }
+        }
+    }
+
+    /// Tells the leader of this node's addresses and disks, where the catalogue has something else.
+    async fn register(&mut self, engine: &Arc<Engine>) {
+        let view = engine.meta.view();
+        let own = engine.own_record();
+        if view.applied == LogIndex(0) || view.nodes.get(&own.id).is_some_and(|known| covers(known, &own)) {
+            return;
+        }
+        let spec = convert::node_spec(&own, false);
+        let request = Request::new(api::RegisterNodeRequest { spec: Some(spec) });
+        if let Err(status) = control::register_node(engine, request).await {
+            self.problem(&format!("this node is not registered: {}", status.message()));
+        }
+    }
+
+    async fn replicas(&mut self, engine: &Arc<Engine>) {
+        let view = engine.meta.view();
+        let disks: Vec<DiskId> = engine.disks.serving().iter().map(|(disk, _)| *disk).collect();
+        let present: BTreeSet<(DiskId, GroupId, ReplicaId)> = survey::local_groups(engine)
+            .await
+            .into_iter()
+            .map(|(disk, status)| (disk, status.spec.group, status.replica))
+            .collect();
+        self.close_deleted(engine, &view);
+        for disk in disks {
+            let todo: Vec<(VolumeRecord, ReplicaRecord)> = view
+                .replicas_on(disk)
+                .map(|(volume, replica)| (volume.clone(), replica.clone()))
+                .collect();
+            for (volume, replica) in todo {
+                let is_present = present.contains(&(disk, volume.group, replica.id));
+                let result = match (volume.phase(), replica.created, is_present) {
+                    (VolumePhase::Deleting, _, _) if replica.dropped => Ok(()),
+                    (VolumePhase::Deleting, _, _) => self.drop_replica(engine, disk, &volume, &replica).await,
+                    (_, false, true) => report(engine, &volume, &replica, false).await,
+                    (_, false, false) => make_replica(engine, disk, volume.group, replica.id).await,
+                    (_, true, true) => Ok(()),
+                    (_, true, false) => {
+                        self.note_damage(disk, &volume, &replica);
+                        Ok(())
+                    }
+                };
+                if let Err(problem) = result {
+                    self.problem(&format!("replica {} of volume '{}': {problem}", replica.id, volume.name));
+                }
+            }
+        }
+    }
+
+    /// No frontend keeps a volume that is being deleted, wherever its connection is.
+    fn close_deleted(&self, engine: &Engine, view: &Catalogue) {
+        for volume in view.volumes.values().filter(|volume| volume.deleting) {
+            for (_, thread) in engine.disks.serving() {
+                thread.close_streams_of(volume.group);
+            }
+        }
+    }
+
+    async fn drop_replica(
+        &mut self,
+        engine: &Arc<Engine>,
+        disk: DiskId,
+        volume: &VolumeRecord,
+        replica: &ReplicaRecord,
+    ) -> Result<(), String> {
+        let thread = engine.disks.thread_of(disk).ok_or("its disk does not serve")?;
+        ask(&thread, CoreCommand::DropGroup(volume.group), COMMAND_PATIENCE)
+            .await
+            .map_err(|error| format!("not dropped: {error}"))?;
+        tracing::info!(volume = volume.name, group = %volume.group, replica = %replica.id, %disk, "dropped a replica");
+        report(engine, volume, replica, true).await
+    }
+
+    fn note_damage(&mut self, disk: DiskId, volume: &VolumeRecord, replica: &ReplicaRecord) {
+        if self.damaged.insert(replica.id) {
+            tracing::error!(
+                volume = volume.name, group = %volume.group, replica = %replica.id, %disk,
+                "the replica was made here once and is not on its disk any more; it is not made again, since it would \
+                 vote with an empty log"
+            );
+        }
+    }
+}
+
+/// Whether the catalogue's record says all that the node itself says.
+fn covers(known: &NodeRecord, own: &NodeRecord) -> bool {
+    (&known.name, &known.control_address, &known.data_address, &known.nbd_address)
+        == (&own.name, &own.control_address, &own.data_address, &own.nbd_address)
+        && own.disks.iter().all(|disk| known.disks.contains(disk))
+}
+
+async fn make_replica(engine: &Arc<Engine>, disk: DiskId, group: GroupId, id: ReplicaId) -> Result<(), String> {
+    let current = route::current_catalogue(engine, 0).await.map_err(|status| status.message().to_owned())?;
+    let Some(volume) = current.volumes.get(&group).filter(|volume| !volume.deleting) else { return Ok(()) };
+    let Some(replica) = volume.replicas.iter().find(|replica| replica.id == id) else { return Ok(()) };
+    if replica.created || replica.disk != disk {
+        return Ok(());
+    }
+    let thread = engine.disks.thread_of(disk).ok_or("its disk does not serve")?;
+    ask(&thread, CoreCommand::CreateGroup(volume.spec()), COMMAND_PATIENCE)
+        .await
+        .map_err(|error| format!("not made: {error}"))?;
+    tracing::info!(volume = volume.name, %group, replica = %id, %disk, "made a replica");
+    report(engine, volume, replica, false).await
+}
+
+async fn report(
+    engine: &Arc<Engine>,
+    volume: &VolumeRecord,
+    replica: &ReplicaRecord,
+    dropped: bool,
+) -> Result<(), String> {
+    let request = api::ReportReplicaRequest { volume_id: volume.group.get(), replica_id: replica.id.get(), dropped };
+    match control::report_replica(engine, Request::new(request)).await {
+        Ok(_) => Ok(()),
+        Err(status) => Err(format!("not reported: {}", status.message())),
+    }
+}

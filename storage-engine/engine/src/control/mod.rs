@@ -1,0 +1,150 @@
+//! The gRPC service of `api/proto/control.proto`. Any engine answers any request; what the catalogue must decide goes to the
+//! meta group's leader ([`route`]).
+
+pub mod channels;
+mod cluster;
+pub mod convert;
+mod node;
+pub mod route;
+pub mod survey;
+mod volumes;
+
+use std::sync::Arc;
+
+use cairn_api::control as api;
+use cairn_api::control::control_server::Control;
+use cairn_api::ids::{GroupId, ReplicaId};
+use tonic::{Request, Response, Status};
+
+use crate::cluster::init;
+use crate::engine::Engine;
+use crate::meta::Command;
+
+/// The service.
+#[derive(Clone)]
+pub struct ControlService {
+    engine: Arc<Engine>,
+}
+
+impl ControlService {
+    /// Of `engine`.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    async fn get_node(&self, _request: Request<api::GetNodeRequest>) -> Reply<api::NodeInfo> {
+        Ok(Response::new(node::info(&self.engine).await))
+    }
+
+    async fn init_cluster(&self, request: Request<api::InitClusterRequest>) -> Reply<api::InitClusterReply> {
+        init::init(&self.engine, request.get_ref()).await?;
+        Ok(Response::new(api::InitClusterReply {}))
+    }
+
+    async fn get_cluster(&self, _request: Request<api::GetClusterRequest>) -> Reply<api::ClusterStatus> {
+        cluster::status(&self.engine).await.map(Response::new)
+    }
+
+    async fn get_catalogue(&self, request: Request<api::GetCatalogueRequest>) -> Reply<api::Catalogue> {
+        let catalogue = route::current_catalogue_for(&self.engine, &request).await?;
+        Ok(Response::new(convert::catalogue(&catalogue)))
+    }
+
+    async fn create_volume(&self, request: Request<api::CreateVolumeRequest>) -> Reply<api::Volume> {
+        let local = |engine: &Arc<Engine>, request| -> route::Call<'static, api::Volume> {
+            let engine = Arc::clone(engine);
+            Box::pin(async move { volumes::create(&engine, request).await })
+        };
+        let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::Volume>> {
+            Box::pin(async move { client.create_volume(request).await })
+        };
+        route::on_leader(&self.engine, request, local, remote).await
+    }
+
+    async fn list_volumes(&self, _request: Request<api::ListVolumesRequest>) -> Reply<api::ListVolumesReply> {
+        let volumes = volumes::list(&self.engine).await?;
+        Ok(Response::new(api::ListVolumesReply { volumes }))
+    }
+
+    async fn get_volume(&self, request: Request<api::GetVolumeRequest>) -> Reply<api::Volume> {
+        volumes::get(&self.engine, &request.get_ref().name).await.map(Response::new)
+    }
+
+    async fn delete_volume(&self, request: Request<api::DeleteVolumeRequest>) -> Reply<api::DeleteVolumeReply> {
+        let local = |engine: &Arc<Engine>, request| -> route::Call<'static, api::DeleteVolumeReply> {
+            let engine = Arc::clone(engine);
+            Box::pin(async move {
+                volumes::delete(&engine, request).await?;
+                Ok(api::DeleteVolumeReply {})
+            })
+        };
+        let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::DeleteVolumeReply>> {
+            Box::pin(async move { client.delete_volume(request).await })
+        };
+        route::on_leader(&self.engine, request, local, remote).await
+    }
+
+    async fn detach_volume(&self, request: Request<api::DetachVolumeRequest>) -> Reply<api::DetachVolumeReply> {
+        let epoch = volumes::detach(&self.engine, request.get_ref()).await?;
+        Ok(Response::new(api::DetachVolumeReply { epoch }))
+    }
+
+    async fn list_local_replicas(
+        &self,
+        request: Request<api::ListLocalReplicasRequest>,
+    ) -> Reply<api::ListLocalReplicasReply> {
+        let replicas = survey::local_replicas(&self.engine, request.get_ref().volume_id).await;
+        Ok(Response::new(api::ListLocalReplicasReply { replicas }))
+    }
+
+    async fn report_replica(&self, request: Request<api::ReportReplicaRequest>) -> Reply<api::ReportReplicaReply> {
+        report_replica(&self.engine, request).await
+    }
+
+    async fn register_node(&self, request: Request<api::RegisterNodeRequest>) -> Reply<api::RegisterNodeReply> {
+        register_node(&self.engine, request).await
+    }
+}
+
+/// Tells the meta leader of a replica, wherever the leader is.
+pub async fn report_replica(
+    engine: &Arc<Engine>,
+    request: Request<api::ReportReplicaRequest>,
+) -> Reply<api::ReportReplicaReply> {
+    let local = |engine: &Arc<Engine>, request: api::ReportReplicaRequest| -> route::Call<'static, _> {
+        let engine = Arc::clone(engine);
+        Box::pin(async move {
+            let (group, replica) = (GroupId(request.volume_id), ReplicaId(request.replica_id));
+            engine.meta.execute(&Command::ReportReplica { group, replica, dropped: request.dropped }).await?;
+            Ok(api::ReportReplicaReply {})
+        })
+    };
+    let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::ReportReplicaReply>> {
+        Box::pin(async move { client.report_replica(request).await })
+    };
+    route::on_leader(engine, request, local, remote).await
+}
+
+/// Tells the meta leader of a node, wherever the leader is.
+pub async fn register_node(
+    engine: &Arc<Engine>,
+    request: Request<api::RegisterNodeRequest>,
+) -> Reply<api::RegisterNodeReply> {
+    let local = |engine: &Arc<Engine>, request: api::RegisterNodeRequest| -> route::Call<'static, _> {
+        let engine = Arc::clone(engine);
+        Box::pin(async move {
+            let spec = request.spec.ok_or_else(|| Status::invalid_argument("spec is missing"))?;
+            engine.meta.execute(&Command::RegisterNode(convert::node_record(&spec)?)).await?;
+            Ok(api::RegisterNodeReply {})
+        })
+    };
+    let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::RegisterNodeReply>> {
+        Box::pin(async move { client.register_node(request).await })
+    };
+    route::on_leader(engine, request, local, remote).await
+}

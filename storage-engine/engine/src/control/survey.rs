@@ -1,0 +1,197 @@
+//! The live state of replicas: every engine is asked at once, none for longer than a second.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_api::control as api;
+use cairn_api::ids::{GroupId, NodeId, ReplicaId};
+use cairn_core::event::{Command, CommandReply, GroupStatus};
+use tonic::{Response, Status};
+
+use super::convert;
+use crate::disks::ask;
+use crate::engine::Engine;
+use crate::meta::{Catalogue, VolumePhase, VolumeRecord};
+
+/// How long an engine may take to tell of its replicas.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The role of a replica that was made once and is gone from its disk.
+pub const ROLE_DAMAGED: &str = "damaged";
+
+/// What the engines say.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Each replica that was found.
+    pub replicas: BTreeMap<ReplicaId, api::ReplicaStatus>,
+    /// The engines that answered.
+    pub answered: BTreeSet<NodeId>,
+}
+
+/// The groups on this engine's disks, as their cores see them.
+pub async fn local_groups(engine: &Engine) -> Vec<(cairn_api::ids::DiskId, GroupStatus)> {
+    let mut groups = Vec::new();
+    for (disk, thread) in engine.disks.serving() {
+        match ask(&thread, Command::Inspect, PATIENCE).await {
+            Ok(CommandReply::Groups(found)) => groups.extend(found.into_iter().map(|status| (disk, status))),
+            Ok(other) => tracing::error!(%disk, ?other, "the disk's core answered an inspection with something else"),
+            Err(error) => tracing::warn!(%disk, %error, "the disk's core does not tell of its groups"),
+        }
+    }
+    groups
+}
+
+/// This engine's replicas for the control API; `volume_id` 0 asks for all.
+pub async fn local_replicas(engine: &Engine, volume_id: u64) -> Vec<api::LocalReplica> {
+    let wanted = |group: GroupId| group != GroupId::META && (volume_id == 0 || group.get() == volume_id);
+    let mut replicas: Vec<api::LocalReplica> = local_groups(engine)
+        .await
+        .into_iter()
+        .filter(|(_, status)| wanted(status.spec.group))
+        .map(|(disk, status)| api::LocalReplica {
+            volume_id: status.spec.group.get(),
+            replica_id: status.replica.get(),
+            disk_id: disk.to_string(),
+            status: Some(convert::replica_status(&status)),
+        })
+        .collect();
+    replicas.extend(damaged(engine, &replicas, wanted));
+    replicas
+}
+
+/// Replicas that were made here once and are not on their disk.
+fn damaged(engine: &Engine, found: &[api::LocalReplica], wanted: impl Fn(GroupId) -> bool) -> Vec<api::LocalReplica> {
+    let view = engine.meta.view();
+    let serving: Vec<_> = engine.disks.serving().iter().map(|(disk, _)| *disk).collect();
+    view.volumes
+        .values()
+        .filter(|volume| wanted(volume.group) && volume.phase() != VolumePhase::Deleting)
+        .flat_map(|volume| volume.replicas.iter().map(move |replica| (volume, replica)))
+        .filter(|(_, replica)| replica.created && serving.contains(&replica.disk))
+        .filter(|(_, replica)| !found.iter().any(|other| other.replica_id == replica.id.get()))
+        .map(|(volume, replica)| api::LocalReplica {
+            volume_id: volume.group.get(),
+            replica_id: replica.id.get(),
+            disk_id: replica.disk.to_string(),
+            status: Some(api::ReplicaStatus { role: ROLE_DAMAGED.to_owned(), ..api::ReplicaStatus::default() }),
+        })
+        .collect()
+}
+
+/// Asks the engines that hold replicas of `volume`, or every engine if none is given.
+pub async fn survey(engine: &Arc<Engine>, catalogue: &Catalogue, volume: Option<&VolumeRecord>) -> Survey {
+    let volume_id = volume.map_or(0, |volume| volume.group.get());
+    let holds = |node: NodeId| volume.is_none_or(|volume| volume.replicas.iter().any(|replica| replica.node == node));
+    let mut asked = Vec::new();
+    for node in catalogue.nodes.values().filter(|node| holds(node.id)) {
+        let engine = Arc::clone(engine);
+        let (id, address) = (node.id, node.control_address.clone());
+        asked.push((id, tokio::spawn(async move { ask_engine(&engine, id, &address, volume_id).await })));
+    }
+    let mut survey = Survey::default();
+    for (node, answer) in asked {
+        match answer.await {
+            Ok(Ok(replicas)) => {
+                survey.answered.insert(node);
+                for replica in replicas {
+                    if let Some(status) = replica.status {
+                        survey.replicas.insert(ReplicaId(replica.replica_id), status);
+                    }
+                }
+            }
+            Ok(Err(status)) => tracing::debug!(%node, %status, "an engine does not tell of its replicas"),
+            Err(error) => tracing::error!(%node, %error, "asking an engine for its replicas failed"),
+        }
+    }
+    survey
+}
+
+async fn ask_engine(
+    engine: &Arc<Engine>,
+    node: NodeId,
+    address: &str,
+    volume_id: u64,
+) -> Result<Vec<api::LocalReplica>, Status> {
+    if node == engine.node() {
+        return Ok(local_replicas(engine, volume_id).await);
+    }
+    let mut client = engine.channels.client(address)?;
+    let request = api::ListLocalReplicasRequest { volume_id };
+    match tokio::time::timeout(PATIENCE, client.list_local_replicas(request)).await {
+        Ok(reply) => reply.map(Response::into_inner).map(|reply| reply.replicas),
+        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+    }
+}
+
+/// A volume with what the survey found of it.
+pub fn describe(catalogue: &Catalogue, volume: &VolumeRecord, survey: &Survey) -> api::Volume {
+    let mut message = convert::volume(volume);
+    for replica in &mut message.replicas {
+        replica.status = survey.replicas.get(&ReplicaId(replica.replica_id)).cloned();
+    }
+    // A deposed leader may still believe in itself: the highest term is right.
+    let leader = volume
+        .replicas
+        .iter()
+        .filter_map(|replica| Some((replica, survey.replicas.get(&replica.id)?)))
+        .filter(|(_, status)| status.role == "leader")
+        .max_by_key(|(_, status)| status.term);
+    if let Some((replica, status)) = leader {
+        message.leader = catalogue.node_name(replica.node);
+        message.attached_to =
+            status.holder.parse().map(|holder| catalogue.node_name(holder)).unwrap_or_default();
+    }
+    if volume.phase() == VolumePhase::Ready {
+        let alive = message.replicas.iter().filter(|replica| is_alive(replica.status.as_ref())).count();
+        message.health = match (leader.is_some(), alive) {
+            (true, alive) if alive == message.replicas.len() => "healthy",
+            (true, alive) if alive * 2 > message.replicas.len() => "degraded",
+            _ => "unavailable",
+        }
+        .to_owned();
+    }
+    message
+}
+
+fn is_alive(status: Option<&api::ReplicaStatus>) -> bool {
+    status.is_some_and(|status| status.role != ROLE_DAMAGED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::tests::{add_volume, sample};
+
+    fn status(role: &str, term: u64) -> api::ReplicaStatus {
+        api::ReplicaStatus { role: role.to_owned(), term, ..api::ReplicaStatus::default() }
+    }
+
+    fn health(made: bool, roles: [Option<(&str, u64)>; 3]) -> (String, String) {
+        let mut catalogue = sample(3);
+        let group = add_volume(&mut catalogue, "v", 8192, &[1, 2, 3]);
+        let volume = catalogue.volumes.get_mut(&group).unwrap();
+        volume.replicas.iter_mut().for_each(|replica| replica.created = made);
+        let volume = volume.clone();
+        let mut survey = Survey::default();
+        for (replica, role) in volume.replicas.iter().zip(roles) {
+            if let Some((role, term)) = role {
+                survey.replicas.insert(replica.id, status(role, term));
+            }
+        }
+        let message = describe(&catalogue, &volume, &survey);
+        (message.health, message.leader)
+    }
+
+    #[test]
+    fn health_follows_the_replicas_that_answer_and_the_leader_of_the_highest_term() {
+        let follower = Some(("follower", 2));
+        let leader = Some(("leader", 2));
+        assert_eq!(health(true, [leader, follower, follower]), ("healthy".into(), "n1".into()));
+        assert_eq!(health(true, [None, leader, follower]), ("degraded".into(), "n2".into()));
+        assert_eq!(health(true, [Some(("damaged", 0)), leader, follower]).0, "degraded");
+        assert_eq!(health(true, [None, None, leader]).0, "unavailable");
+        assert_eq!(health(true, [follower, follower, follower]), ("unavailable".into(), String::new()));
+        assert_eq!(health(true, [Some(("leader", 1)), leader, follower]).1, "n2");
+        assert_eq!(health(false, [leader, follower, follower]).0, "creating");
+    }
+}

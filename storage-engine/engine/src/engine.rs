@@ -1,0 +1,242 @@
+//! The engine's shared state: what its listeners, its control API and its background tasks work on together.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cairn_api::ids::{ClusterId, DiskId, GroupId, NodeId};
+use tokio::sync::{Notify, mpsc};
+
+use crate::config::Config;
+use crate::control::channels::Channels;
+use crate::disks::{DiskEvent, DiskReporter, DiskSet, DiskState};
+use crate::identity::{self, Identity, IdentityError};
+use crate::meta::group::Meta;
+use crate::meta::{DiskRecord, NodeRecord};
+use crate::metrics::Metrics;
+
+/// What others dial, as advertised.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Addresses {
+    /// The control API.
+    pub control: String,
+    /// The peers' listener.
+    pub data: String,
+    /// NBD over TCP; empty if off.
+    pub nbd: String,
+    /// NBD's unix socket; empty if off.
+    pub nbd_socket: String,
+}
+
+/// Where the engine is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// No cluster yet.
+    Uninitialised,
+    /// Some disk reads its log.
+    Recovering,
+    /// It serves.
+    Ready,
+    /// It hands over before it stops.
+    Draining,
+}
+
+/// Everything that the engine's tasks share.
+pub struct Engine {
+    /// What it runs on.
+    pub config: Config,
+    /// What others dial.
+    pub addresses: Addresses,
+    /// Its disks.
+    pub disks: DiskSet,
+    /// The meta group as seen from here.
+    pub meta: Meta,
+    /// What it measures.
+    pub metrics: Arc<Metrics>,
+    /// Connections to other engines' control APIs.
+    pub channels: Channels,
+    /// Wakes the background task that brings this engine in line with the catalogue.
+    pub wake: Notify,
+    /// One initialisation at a time.
+    pub(crate) initialising: tokio::sync::Mutex<()>,
+    identity: Mutex<Identity>,
+    draining: AtomicBool,
+    events: mpsc::UnboundedSender<DiskEvent>,
+}
+
+impl Engine {
+    /// Puts the parts together.
+    pub fn new(
+        config: Config,
+        addresses: Addresses,
+        identity: Identity,
+        disks: DiskSet,
+        meta: Meta,
+        events: mpsc::UnboundedSender<DiskEvent>,
+    ) -> Self {
+        Self {
+            config,
+            addresses,
+            disks,
+            meta,
+            metrics: Arc::default(),
+            channels: Channels::default(),
+            wake: Notify::new(),
+            initialising: tokio::sync::Mutex::new(()),
+            identity: Mutex::new(identity),
+            draining: AtomicBool::new(false),
+            events,
+        }
+    }
+
+    /// Who this engine is.
+    pub fn identity(&self) -> Identity {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.identity().node
+    }
+
+    /// The cluster, once there is one.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.identity().cluster
+    }
+
+    /// Changes who this engine is, on the media first.
+    pub fn set_identity(&self, identity: Identity) -> Result<(), IdentityError> {
+        identity::save(&self.config.data_dir, &identity)?;
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(())
+    }
+
+    /// Stops taking on anything new.
+    pub fn begin_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether it is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        if self.is_draining() {
+            return Phase::Draining;
+        }
+        if self.cluster().is_none() {
+            return Phase::Uninitialised;
+        }
+        let recovers =
+            |state: &DiskState| matches!(state, DiskState::Recovering | DiskState::Claimed | DiskState::Unclaimed);
+        if self.disks.views().iter().any(|view| recovers(&view.state)) { Phase::Recovering } else { Phase::Ready }
+    }
+
+    /// Whether it can serve, or why not yet.
+    pub fn readiness(&self) -> Result<(), String> {
+        match self.phase() {
+            Phase::Uninitialised => return Err("in no cluster yet: run `cairn cluster init`".to_owned()),
+            Phase::Recovering => return Err("reading its disks".to_owned()),
+            Phase::Draining => return Err("stopping".to_owned()),
+            Phase::Ready => {}
+        }
+        if self.disks.serving().is_empty() {
+            return Err("no disk serves".to_owned());
+        }
+        if !self.meta.has_leader() {
+            return Err("the meta group has no leader".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The node that leads the meta group, as known here.
+    pub fn meta_leader_name(&self) -> Option<String> {
+        let leader = self.meta.leader();
+        leader.member.map(|member| self.meta.view().node_name(member.node))
+    }
+
+    /// Claims what is unclaimed, if this engine is in a cluster, and starts every disk that is not started.
+    pub fn start_disks(&self) -> Result<(), crate::disks::DiskError> {
+        let Some(cluster) = self.cluster() else { return Ok(()) };
+        let claimed = self.disks.claim(cluster, self.node());
+        self.disks.start(|disk| {
+            let reporter =
+                DiskReporter::new(disk, self.events.clone(), self.meta.queue(), Arc::clone(&self.metrics));
+            Arc::new(reporter)
+        });
+        claimed
+    }
+
+    /// This node as the catalogue should have it.
+    pub fn own_record(&self) -> NodeRecord {
+        let cluster = self.cluster();
+        NodeRecord {
+            id: self.node(),
+            name: self.config.name.clone(),
+            control_address: self.addresses.control.clone(),
+            data_address: self.addresses.data.clone(),
+            nbd_address: self.addresses.nbd.clone(),
+            disks: self
+                .disks
+                .views()
+                .iter()
+                .filter_map(|view| {
+                    let label = view.label.as_ref()?;
+                    let own = Some(label.cluster) == cluster && label.node == self.node();
+                    own.then(|| DiskRecord {
+                        id: label.disk,
+                        path: view.config.path.display().to_string(),
+                        size_bytes: label.size_bytes,
+                    })
+                })
+                .collect(),
+        }
+    }
+
+    /// The disk that serves a frontend's connection to a volume: the one with the local replica, else a fixed one, so that
+    /// all connections to the volume share one gateway.
+    pub fn disk_for(&self, volume: &crate::meta::VolumeRecord) -> Option<DiskId> {
+        let serving: Vec<DiskId> = self.disks.serving().iter().map(|(disk, _)| *disk).collect();
+        let local = volume.replicas.iter().find(|replica| serving.contains(&replica.disk));
+        local.map(|replica| replica.disk).or_else(|| fixed_choice(&serving, volume.group))
+    }
+
+    /// The path at which the catalogue lives.
+    pub fn database_path(config: &Config) -> PathBuf {
+        config.data_dir.join("catalogue")
+    }
+}
+
+/// The disk with the highest score for this volume: adding or losing another disk moves no other volume.
+fn fixed_choice(disks: &[DiskId], group: GroupId) -> Option<DiskId> {
+    disks.iter().copied().max_by_key(|disk| {
+        let (high, low) = uuid::Uuid::from_bytes(disk.to_bytes()).as_u64_pair();
+        // A multiplication by an odd constant and a shift mix well enough to spread volumes over a few disks.
+        let mixed = (high ^ low ^ group.get().wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        (mixed >> 32, *disk)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_without_a_local_replica_spread_over_the_disks_and_stay() {
+        let disks: Vec<DiskId> = (1..5).map(|number| DiskId::from_bytes([number * 37; 16])).collect();
+        let choices: Vec<DiskId> = (2..200).map(|group| fixed_choice(&disks, GroupId(group)).unwrap()).collect();
+        for disk in &disks {
+            let count = choices.iter().filter(|choice| *choice == disk).count();
+            assert!(count > 10, "{count} of 198 volumes on {disk}");
+        }
+        let fewer = &disks[..3];
+        for (choice, group) in choices.iter().zip(2..) {
+            if fewer.contains(choice) {
+                assert_eq!(fixed_choice(fewer, GroupId(group)), Some(*choice));
+            }
+        }
+        assert_eq!(fixed_choice(&[], GroupId(2)), None);
+    }
+}

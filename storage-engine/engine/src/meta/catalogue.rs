@@ -1,0 +1,161 @@
+//! The catalogue: what the cluster is made of. Plain ordered maps, so that equal logs give equal catalogues.
+
+use std::collections::BTreeMap;
+
+use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_api::units::BLOCK_BYTES;
+use cairn_core::event::{GroupSpec, Member};
+
+/// The state of the meta group's state machine.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Catalogue {
+    /// The last index that is applied: the catalogue's revision.
+    pub applied: LogIndex,
+    /// The cluster; none before it is founded.
+    pub cluster: Option<Cluster>,
+    /// The nodes.
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// The volumes.
+    pub volumes: BTreeMap<GroupId, VolumeRecord>,
+}
+
+/// The cluster's own record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cluster {
+    /// Its id.
+    pub id: ClusterId,
+    /// Its name, for people.
+    pub name: String,
+    /// The members of the meta group.
+    pub members: Vec<Member>,
+    /// The number the next volume gets.
+    pub next_group: GroupId,
+    /// The number the next replica gets.
+    pub next_replica: ReplicaId,
+}
+
+/// An engine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeRecord {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// `host:port` of its control API.
+    pub control_address: String,
+    /// `host:port` of its peers' listener.
+    pub data_address: String,
+    /// `host:port` of its NBD listener; empty if off.
+    pub nbd_address: String,
+    /// Its disks.
+    pub disks: Vec<DiskRecord>,
+}
+
+/// A disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskRecord {
+    /// Its id.
+    pub id: DiskId,
+    /// Its path on its node.
+    pub path: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// A replica of a volume.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaRecord {
+    /// Its number.
+    pub id: ReplicaId,
+    /// Its node.
+    pub node: NodeId,
+    /// Its disk.
+    pub disk: DiskId,
+    /// Its engine has made it. It is never made a second time: it would vote with an empty log.
+    pub created: bool,
+    /// Its engine has dropped it.
+    pub dropped: bool,
+}
+
+/// A volume.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VolumeRecord {
+    /// Its number.
+    pub group: GroupId,
+    /// Its name, unique among the volumes that are not being deleted.
+    pub name: String,
+    /// Its capacity in bytes; whole blocks.
+    pub size_bytes: u64,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaRecord>,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
+/// Where a volume is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VolumePhase {
+    /// Some replica is not made yet.
+    Creating,
+    /// All replicas are made.
+    Ready,
+    /// Some replica is not dropped yet.
+    Deleting,
+}
+
+impl VolumeRecord {
+    /// Where it is in its life.
+    pub fn phase(&self) -> VolumePhase {
+        if self.deleting {
+            VolumePhase::Deleting
+        } else if self.replicas.iter().all(|replica| replica.created) {
+            VolumePhase::Ready
+        } else {
+            VolumePhase::Creating
+        }
+    }
+
+    /// The Raft group: the same on every engine.
+    pub fn spec(&self) -> GroupSpec {
+        GroupSpec {
+            group: self.group,
+            size_blocks: self.size_bytes / BLOCK_BYTES,
+            members: self
+                .replicas
+                .iter()
+                .map(|replica| Member { replica: replica.id, node: replica.node, disk: replica.disk })
+                .collect(),
+        }
+    }
+}
+
+impl Catalogue {
+    /// The volume of that name; one that is being deleted only if there is no other.
+    pub fn volume_by_name(&self, name: &str) -> Option<&VolumeRecord> {
+        let mut named = self.volumes.values().filter(|volume| volume.name == name);
+        let first = named.next()?;
+        Some(if first.deleting { named.find(|volume| !volume.deleting).unwrap_or(first) } else { first })
+    }
+
+    /// The node of that name.
+    pub fn node_by_name(&self, name: &str) -> Option<&NodeRecord> {
+        self.nodes.values().find(|node| node.name == name)
+    }
+
+    /// The node's name, or its id where the catalogue does not know it.
+    pub fn node_name(&self, node: NodeId) -> String {
+        self.nodes.get(&node).map_or_else(|| node.to_string(), |record| record.name.clone())
+    }
+
+    /// Whether the node is a member of the meta group.
+    pub fn is_meta_member(&self, node: NodeId) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.members.iter().any(|member| member.node == node))
+    }
+
+    /// The replicas that belong on `disk`, with their volumes.
+    pub fn replicas_on(&self, disk: DiskId) -> impl Iterator<Item = (&VolumeRecord, &ReplicaRecord)> {
+        self.volumes.values().flat_map(move |volume| {
+            volume.replicas.iter().filter(move |replica| replica.disk == disk).map(move |replica| (volume, replica))
+        })
+    }
+}

@@ -1,0 +1,274 @@
+//! The catalogue's bytes: between the records of [`super::catalogue`] and the messages of `proto/meta.proto`.
+//!
+//! Decoding checks what types alone do not say (ids of 16 bytes, a kind that is set); whether a command makes sense is for
+//! [`super::decide`] to say.
+
+use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_core::event::Member;
+use prost::Message;
+
+use super::catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumeRecord};
+use super::decide::Command;
+use super::wire;
+
+/// The longest encoded command in bytes, as the log takes it.
+pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+
+/// Why bytes are not what they should be.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Not the message.
+    #[error("{what} does not decode: {source}")]
+    Malformed {
+        /// Which message.
+        what: &'static str,
+        /// Why not.
+        source: prost::DecodeError,
+    },
+    /// A field is missing or has the wrong length.
+    #[error("field {0} is missing or has the wrong length")]
+    Field(&'static str),
+    /// The command's kind is none that this version knows.
+    #[error("the command's kind is unknown to this version of the engine: upgrade it")]
+    UnknownKind,
+}
+
+fn id_bytes(field: &'static str, bytes: &[u8]) -> Result<[u8; 16], CodecError> {
+    bytes.try_into().map_err(|_| CodecError::Field(field))
+}
+
+fn node_id(bytes: &[u8]) -> Result<NodeId, CodecError> {
+    id_bytes("node", bytes).map(NodeId::from_bytes)
+}
+
+fn disk_id(bytes: &[u8]) -> Result<DiskId, CodecError> {
+    id_bytes("disk", bytes).map(DiskId::from_bytes)
+}
+
+fn cluster_id(bytes: &[u8]) -> Result<ClusterId, CodecError> {
+    id_bytes("cluster", bytes).map(ClusterId::from_bytes)
+}
+
+fn collect<T, U>(items: Vec<T>, convert: impl Fn(T) -> Result<U, CodecError>) -> Result<Vec<U>, CodecError> {
+    items.into_iter().map(convert).collect()
+}
+
+/// Encodes a command for the log.
+pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
+    use wire::command::Kind;
+    let kind = match command.clone() {
+        Command::FoundCluster { id, name, nodes, members } => Kind::FoundCluster(wire::FoundCluster {
+            cluster: id.to_bytes().to_vec(),
+            name,
+            nodes: nodes.into_iter().map(node_to_wire).collect(),
+            members: members.iter().map(member_to_wire).collect(),
+        }),
+        Command::RegisterNode(node) => {
+            Kind::RegisterNode(wire::RegisterNode { node: Some(node_to_wire(node)) })
+        }
+        Command::CreateVolume { name, size_bytes, places } => Kind::CreateVolume(wire::CreateVolume {
+            name,
+            size_bytes,
+            places: places
+                .into_iter()
+                .map(|(node, disk)| wire::Place { node: node.to_bytes().to_vec(), disk: disk.to_bytes().to_vec() })
+                .collect(),
+        }),
+        Command::ReportReplica { group, replica, dropped } => {
+            Kind::ReportReplica(wire::ReportReplica { group: group.get(), replica: replica.get(), dropped })
+        }
+        Command::DeleteVolume { group } => Kind::DeleteVolume(wire::DeleteVolume { group: group.get() }),
+    };
+    wire::Command { request, kind: Some(kind) }.encode_to_vec()
+}
+
+/// Decodes a command of the log, with the name of its proposal.
+pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
+    use wire::command::Kind;
+    let message =
+        wire::Command::decode(data).map_err(|source| CodecError::Malformed { what: "a command", source })?;
+    let command = match message.kind.ok_or(CodecError::UnknownKind)? {
+        Kind::FoundCluster(found) => Command::FoundCluster {
+            id: cluster_id(&found.cluster)?,
+            name: found.name,
+            nodes: collect(found.nodes, node_from_wire)?,
+            members: collect(found.members, member_from_wire)?,
+        },
+        Kind::RegisterNode(register) => {
+            Command::RegisterNode(node_from_wire(register.node.ok_or(CodecError::Field("node"))?)?)
+        }
+        Kind::CreateVolume(create) => Command::CreateVolume {
+            name: create.name,
+            size_bytes: create.size_bytes,
+            places: collect(create.places, |place| Ok((node_id(&place.node)?, disk_id(&place.disk)?)))?,
+        },
+        Kind::ReportReplica(report) => Command::ReportReplica {
+            group: GroupId(report.group),
+            replica: ReplicaId(report.replica),
+            dropped: report.dropped,
+        },
+        Kind::DeleteVolume(delete) => Command::DeleteVolume { group: GroupId(delete.group) },
+    };
+    Ok((message.request, command))
+}
+
+fn member_to_wire(member: &Member) -> wire::MetaMember {
+    wire::MetaMember {
+        replica: member.replica.get(),
+        node: member.node.to_bytes().to_vec(),
+        disk: member.disk.to_bytes().to_vec(),
+    }
+}
+
+fn member_from_wire(member: wire::MetaMember) -> Result<Member, CodecError> {
+    Ok(Member {
+        replica: ReplicaId(member.replica),
+        node: node_id(&member.node)?,
+        disk: disk_id(&member.disk)?,
+    })
+}
+
+fn node_to_wire(node: NodeRecord) -> wire::Node {
+    wire::Node {
+        node: node.id.to_bytes().to_vec(),
+        name: node.name,
+        control_address: node.control_address,
+        data_address: node.data_address,
+        nbd_address: node.nbd_address,
+        disks: node
+            .disks
+            .into_iter()
+            .map(|disk| wire::Disk { disk: disk.id.to_bytes().to_vec(), path: disk.path, size_bytes: disk.size_bytes })
+            .collect(),
+    }
+}
+
+fn node_from_wire(node: wire::Node) -> Result<NodeRecord, CodecError> {
+    Ok(NodeRecord {
+        id: node_id(&node.node)?,
+        name: node.name,
+        control_address: node.control_address,
+        data_address: node.data_address,
+        nbd_address: node.nbd_address,
+        disks: collect(node.disks, |disk| {
+            Ok(DiskRecord { id: disk_id(&disk.disk)?, path: disk.path, size_bytes: disk.size_bytes })
+        })?,
+    })
+}
+
+fn volume_to_wire(volume: VolumeRecord) -> wire::Volume {
+    wire::Volume {
+        group: volume.group.get(),
+        name: volume.name,
+        size_bytes: volume.size_bytes,
+        replicas: volume
+            .replicas
+            .into_iter()
+            .map(|replica| wire::Replica {
+                replica: replica.id.get(),
+                node: replica.node.to_bytes().to_vec(),
+                disk: replica.disk.to_bytes().to_vec(),
+                created: replica.created,
+                dropped: replica.dropped,
+            })
+            .collect(),
+        deleting: volume.deleting,
+    }
+}
+
+fn volume_from_wire(volume: wire::Volume) -> Result<VolumeRecord, CodecError> {
+    Ok(VolumeRecord {
+        group: GroupId(volume.group),
+        name: volume.name,
+        size_bytes: volume.size_bytes,
+        replicas: collect(volume.replicas, |replica| {
+            Ok(ReplicaRecord {
+                id: ReplicaId(replica.replica),
+                node: node_id(&replica.node)?,
+                disk: disk_id(&replica.disk)?,
+                created: replica.created,
+                dropped: replica.dropped,
+            })
+        })?,
+        deleting: volume.deleting,
+    })
+}
+
+fn cluster_to_wire(cluster: &Cluster) -> wire::Cluster {
+    wire::Cluster {
+        cluster: cluster.id.to_bytes().to_vec(),
+        name: cluster.name.clone(),
+        members: cluster.members.iter().map(member_to_wire).collect(),
+        next_group: cluster.next_group.get(),
+        next_replica: cluster.next_replica.get(),
+    }
+}
+
+fn cluster_from_wire(cluster: wire::Cluster) -> Result<Cluster, CodecError> {
+    Ok(Cluster {
+        id: cluster_id(&cluster.cluster)?,
+        name: cluster.name,
+        members: collect(cluster.members, member_from_wire)?,
+        next_group: GroupId(cluster.next_group),
+        next_replica: ReplicaId(cluster.next_replica),
+    })
+}
+
+/// Encodes the cluster's record.
+pub fn encode_cluster(cluster: &Cluster) -> Vec<u8> {
+    cluster_to_wire(cluster).encode_to_vec()
+}
+
+/// Decodes the cluster's record.
+pub fn decode_cluster(bytes: &[u8]) -> Result<Cluster, CodecError> {
+    let message = wire::Cluster::decode(bytes)
+        .map_err(|source| CodecError::Malformed { what: "the cluster's record", source })?;
+    cluster_from_wire(message)
+}
+
+/// Encodes a node's record.
+pub fn encode_node(node: &NodeRecord) -> Vec<u8> {
+    node_to_wire(node.clone()).encode_to_vec()
+}
+
+/// Decodes a node's record.
+pub fn decode_node(bytes: &[u8]) -> Result<NodeRecord, CodecError> {
+    let message =
+        wire::Node::decode(bytes).map_err(|source| CodecError::Malformed { what: "a node's record", source })?;
+    node_from_wire(message)
+}
+
+/// Encodes a volume's record.
+pub fn encode_volume(volume: &VolumeRecord) -> Vec<u8> {
+    volume_to_wire(volume.clone()).encode_to_vec()
+}
+
+/// Decodes a volume's record.
+pub fn decode_volume(bytes: &[u8]) -> Result<VolumeRecord, CodecError> {
+    let message =
+        wire::Volume::decode(bytes).map_err(|source| CodecError::Malformed { what: "a volume's record", source })?;
+    volume_from_wire(message)
+}
+
+/// Encodes a whole catalogue.
+pub fn encode_catalogue(catalogue: &Catalogue) -> Vec<u8> {
+    wire::Snapshot {
+        cluster: catalogue.cluster.as_ref().map(cluster_to_wire),
+        nodes: catalogue.nodes.values().cloned().map(node_to_wire).collect(),
+        volumes: catalogue.volumes.values().cloned().map(volume_to_wire).collect(),
+        applied: catalogue.applied.get(),
+    }
+    .encode_to_vec()
+}
+
+/// Decodes a whole catalogue.
+pub fn decode_catalogue(bytes: &[u8]) -> Result<Catalogue, CodecError> {
+    let message =
+        wire::Snapshot::decode(bytes).map_err(|source| CodecError::Malformed { what: "a catalogue", source })?;
+    Ok(Catalogue {
+        applied: LogIndex(message.applied),
+        cluster: message.cluster.map(cluster_from_wire).transpose()?,
+        nodes: collect(message.nodes, node_from_wire)?.into_iter().map(|node| (node.id, node)).collect(),
+        volumes: collect(message.volumes, volume_from_wire)?.into_iter().map(|volume| (volume.group, volume)).collect(),
+    })
+}

@@ -1,0 +1,23 @@
+//! The meta group: the catalogue of the cluster, replicated by the same Raft as every volume.
+//!
+//! [`catalogue`] is the state, [`decide`] what a command does to it (pure), [`store`] its durable form in sled, [`codec`] its bytes,
+//! [`placement`] the choice of disks, [`group`] the way a command takes from a proposer through the log to its verdict.
+
+pub mod catalogue;
+pub mod codec;
+pub mod decide;
+pub mod group;
+pub mod placement;
+pub mod store;
+
+/// The messages of `proto/meta.proto`.
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated from proto/meta.proto")]
+pub mod wire {
+    include!(concat!(env!("OUT_DIR"), "/cairn.meta.v1.rs"));
+}
+
+pub use catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumePhase, VolumeRecord};
+pub use decide::{Command, Outcome, Refusal};
+
+#[cfg(test)]
+mod tests;

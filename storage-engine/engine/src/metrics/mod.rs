@@ -1,0 +1,84 @@
+//! What the engine measures, for Prometheus. The hot path touches atomics only; everything else is gathered at a scrape.
+
+mod collect;
+mod histogram;
+pub mod http;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cairn_api::ids::{DiskId, GroupId};
+use cairn_core::event::Stage;
+
+pub use collect::EngineCollector;
+pub use histogram::StageHistogram;
+
+/// Counters and histograms that are fed from the disks' threads.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    queue: StageHistogram,
+    disk: StageHistogram,
+    replication: StageHistogram,
+    commit: StageHistogram,
+    frontend_write: StageHistogram,
+    frontend_read: StageHistogram,
+    leader_changes: AtomicU64,
+    led: Mutex<BTreeSet<(DiskId, GroupId)>>,
+    /// NBD connections that are negotiating.
+    pub nbd_negotiating: AtomicU64,
+    /// NBD connections refused or dropped before their transmission.
+    pub nbd_refused: AtomicU64,
+    /// Peers' connections refused.
+    pub links_refused: AtomicU64,
+}
+
+impl Metrics {
+    /// A stage took so long.
+    pub fn measured(&self, stage: Stage, nanos: u64) {
+        self.histogram(stage).observe(nanos);
+    }
+
+    fn histogram(&self, stage: Stage) -> &StageHistogram {
+        match stage {
+            Stage::Queue => &self.queue,
+            Stage::Disk => &self.disk,
+            Stage::Replication => &self.replication,
+            Stage::Commit => &self.commit,
+            Stage::Write => &self.frontend_write,
+            Stage::Read => &self.frontend_read,
+        }
+    }
+
+    /// Each histogram with the stage and the operation it is of.
+    fn histograms(&self) -> [(&'static str, &'static str, &StageHistogram); 6] {
+        [
+            ("frontend", "write", &self.frontend_write),
+            ("frontend", "read", &self.frontend_read),
+            ("queue", "write", &self.queue),
+            ("disk", "write", &self.disk),
+            ("replication", "write", &self.replication),
+            ("commit", "write", &self.commit),
+        ]
+    }
+
+    /// A group's leader, as known on that disk, changed.
+    pub fn leader_changed(&self, disk: DiskId, group: GroupId, is_local: bool) {
+        self.leader_changes.fetch_add(1, Ordering::Relaxed);
+        let mut led = self.led.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_local {
+            led.insert((disk, group));
+        } else {
+            led.remove(&(disk, group));
+        }
+    }
+
+    /// A disk serves no more, and leads nothing.
+    pub fn disk_failed(&self, disk: DiskId) {
+        self.led.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _)| *of != disk);
+    }
+
+    fn groups_led(&self) -> usize {
+        self.led.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
