@@ -98,14 +98,31 @@ fn nbdinfo_maps_data_and_holes() {
         return;
     }
     let server = start();
-    succeed("qemu-io", &["-f", "raw", "-c", "write -P 7 1M 64k", "-c", "write -P 8 8M 4k", &server.uri()]);
+    succeed(
+        "qemu-io",
+        &[
+            "-f",
+            "raw",
+            "-c",
+            "write -P 7 1M 64k",
+            "-c",
+            "write -P 8 8M 4k",
+            &server.uri(),
+        ],
+    );
     let map: Vec<String> = succeed("nbdinfo", &["--map", &server.uri()])
         .lines()
         .map(|line| line.split_whitespace().take(3).collect::<Vec<_>>().join(" "))
         .collect();
     assert_eq!(
         map,
-        ["0 1048576 3", "1048576 65536 0", "1114112 7274496 3", "8388608 4096 0", "8392704 8384512 3"]
+        [
+            "0 1048576 3",
+            "1048576 65536 0",
+            "1114112 7274496 3",
+            "8388608 4096 0",
+            "8392704 8384512 3"
+        ]
     );
 }
 
@@ -120,7 +137,10 @@ fn qemu_converts_compares_and_maps() {
     let data = pattern(3);
     std::fs::write(&source, &data).unwrap();
     let uri = server.unix_uri();
-    succeed("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", text(&source), &uri]);
+    succeed(
+        "qemu-img",
+        &["convert", "-n", "-f", "raw", "-O", "raw", text(&source), &uri],
+    );
     assert!(holds(&server, &data));
     succeed("qemu-img", &["compare", "-f", "raw", "-F", "raw", text(&source), &uri]);
     assert!(succeed("qemu-img", &["map", "--output=json", "-f", "raw", &uri]).contains("\"zero\": true"));
@@ -136,11 +156,40 @@ fn qemu_io_writes_zeros_trims_and_reads_at_odd_offsets() {
     let output = succeed(
         "qemu-io",
         &[
-            "-f", "raw", "-t", "none", "-c", "write -P 0xab 512 70001", "-c", "read -P 0xab 513 70000", "-c",
-            "write -z 4096 8192", "-c", "read -P 0 4096 8192", "-c", "read -P 0xab 512 3584", "-c",
-            "write -z -u 16384 4096", "-c", "read -P 0 16384 4096", "-c", "discard 32768 16384", "-c",
-            "read -P 0 32768 16384", "-c", "write -f -P 0x11 1M 1M", "-c", "aio_write -P 0x22 2M 1M", "-c",
-            "aio_flush", "-c", "flush", "-c", "read -P 0x22 2M 1M", "-c", "read -v 16777215 1",
+            "-f",
+            "raw",
+            "-t",
+            "none",
+            "-c",
+            "write -P 0xab 512 70001",
+            "-c",
+            "read -P 0xab 513 70000",
+            "-c",
+            "write -z 4096 8192",
+            "-c",
+            "read -P 0 4096 8192",
+            "-c",
+            "read -P 0xab 512 3584",
+            "-c",
+            "write -z -u 16384 4096",
+            "-c",
+            "read -P 0 16384 4096",
+            "-c",
+            "discard 32768 16384",
+            "-c",
+            "read -P 0 32768 16384",
+            "-c",
+            "write -f -P 0x11 1M 1M",
+            "-c",
+            "aio_write -P 0x22 2M 1M",
+            "-c",
+            "aio_flush",
+            "-c",
+            "flush",
+            "-c",
+            "read -P 0x22 2M 1M",
+            "-c",
+            "read -v 16777215 1",
             &server.uri(),
         ],
     );
@@ -156,8 +205,17 @@ fn fio_verifies_what_it_wrote() {
     let server = start();
     let uri = format!("--uri={}", server.unix_uri());
     // Once in whole blocks, once in sizes and at offsets that straddle them.
-    for shape in [["--bs=4k", "--offset=0", "--size=16m"], ["--bs=3584", "--offset=1536", "--size=14m"]] {
-        let mut arguments = vec!["--name=verify", "--ioengine=nbd", &uri, "--rw=randwrite", "--iodepth=32"];
+    for shape in [
+        ["--bs=4k", "--offset=0", "--size=16m"],
+        ["--bs=3584", "--offset=1536", "--size=14m"],
+    ] {
+        let mut arguments = vec![
+            "--name=verify",
+            "--ioengine=nbd",
+            &uri,
+            "--rw=randwrite",
+            "--iodepth=32",
+        ];
         arguments.extend(shape);
         arguments.extend(["--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--randseed=7"]);
         let output = succeed("fio", &arguments);
