@@ -6,6 +6,7 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub mod certificates;
 pub mod client;
 pub mod device;
 pub mod server;
