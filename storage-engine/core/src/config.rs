@@ -77,7 +77,7 @@ pub struct Limits {
     /// so that a slow follower costs memory up to here and no write's time.
     pub link_bytes_max: usize,
     /// Bytes queued at the disk beyond which new writes are asked to come again.
-    pub log_bytes_max: usize,
+    pub log_bytes_max: u64,
     /// Entry headers of one group kept in memory once they are applied; older ones are read back from the log.
     pub headers_kept_max: usize,
     /// Move leadership to the node where the volume is used.

@@ -2,6 +2,17 @@
 //! gateways that serve volumes to frontends. No thread, clock, socket or file.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod event;
+mod gateway;
+mod group;
+pub mod log;
+mod machine;
+pub mod log;
 pub mod map;
+mod recover;
+mod shared;
 pub mod time;
+
+pub use machine::Core;
+pub use shared::message_bytes;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cairn_api::ids::{DiskId, GroupId, LogIndex};
+use cairn_api::ids::{DiskId, GroupId, LogIndex, Term};
 use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessage};
 
 use crate::config::CoreConfig;
@@ -11,9 +11,10 @@ use crate::event::{
 };
 use crate::gateway::Gateway;
 use crate::group::{BASE, Group, Location, Recovered};
-use crate::log::{LogWrite, LogWriter, Outcome, Record, Recovery, RecoveryRead, Ticket};
+use crate::log::recovery::{LogRead, Outcome, Recovery};
+use crate::log::{LogWrite, LogWriter, Record, Ticket};
 use crate::recover::Replay;
-use crate::shared::{Origin, Purpose, Shared};
+use crate::shared::{IoNumbers, Origin, Purpose, Shared};
 use crate::time::Timestamp;
 
 /// Groups that one disk may hold: what the memory of their bookkeeping is sized for.
@@ -38,12 +39,22 @@ struct Running {
     durable_commands: BTreeMap<Ticket, CommandId>,
     hand_over: Option<CommandId>,
     next_tick: Timestamp,
-    durable: Ticket,
+    /// What recovery found, until the frame that opens the log is durable, and what has come meanwhile. What was read
+    /// may still be in the device's volatile cache: nobody may be told of it before a flush has followed.
+    opening: Option<(RecoverySummary, Vec<Event>)>,
+}
+
+/// A core that reads its disk.
+struct Recovering {
+    recovery: Recovery,
+    replay: Replay,
+    io: IoNumbers,
+    early: Vec<Event>,
 }
 
 enum Phase {
     New,
-    Recovering { recovery: Box<Recovery>, replay: Replay, early: Vec<Event> },
+    Recovering(Box<Recovering>),
     Running(Box<Running>),
     Failed,
 }
@@ -62,11 +73,13 @@ impl Core {
 
     /// Starts recovery.
     pub fn start(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let mut recovery = Box::new(Recovery::new(self.config.disk, self.config.geometry));
-        let mut replay = Replay::default();
-        let step = recovery.start(&mut replay);
-        self.phase = Phase::Recovering { recovery, replay, early: Vec::new() };
-        self.recovery_step(now, step, effects);
+        let mut recovery = Recovery::new(self.config.disk, self.config.geometry);
+        let mut io = IoNumbers::default();
+        let mut reads = Vec::new();
+        recovery.start(&mut || io.next(), &mut reads);
+        let recovering = Recovering { recovery, replay: Replay::default(), io, early: Vec::new() };
+        self.phase = Phase::Recovering(Box::new(recovering));
+        self.recovery_step(now, reads, None, effects);
     }
 
     /// Takes an event. Call [`Self::poll`] once after a batch of them.
@@ -76,13 +89,15 @@ impl Core {
                 running.with(now, effects, |running| running.event(event));
                 self.note_failure(effects);
             }
-            Phase::Recovering { recovery, replay, early } => match event {
+            Phase::Recovering(recovering) => match event {
                 Event::Read { io, result } => {
-                    let step = recovery.completed(io, result, replay);
-                    self.recovery_step(now, step, effects);
+                    let Recovering { recovery, replay, io: numbers, .. } = &mut **recovering;
+                    let mut reads = Vec::new();
+                    let outcome = recovery.completed(io, result, &mut || numbers.next(), &mut reads, replay);
+                    self.recovery_step(now, reads, outcome, effects);
                 }
                 Event::Tick => {}
-                event => early.push(event),
+                event => recovering.early.push(event),
             },
             Phase::New | Phase::Failed => refuse(&event, effects),
         }
@@ -111,26 +126,19 @@ impl Core {
         }
     }
 
-    fn recovery_step(&mut self, now: Timestamp, reads: Vec<RecoveryRead>, effects: &mut Vec<Effect>) {
-        for RecoveryRead { io, offset, length } in reads {
-            effects.push(Effect::Read { io, offset, length });
-        }
-        let Phase::Recovering { recovery, .. } = &mut self.phase else { return };
-        let Some(outcome) = recovery.outcome() else { return };
-        let Phase::Recovering { replay, early, .. } = std::mem::replace(&mut self.phase, Phase::Failed) else { return };
-        match finish_recovery(&self.config, now, outcome, replay, effects) {
-            Ok(running) => {
-                self.phase = Phase::Running(Box::new(running));
-                for event in early {
-                    self.handle(now, event, effects);
-                }
-            }
-            Err(reason) => {
-                effects.push(Effect::DiskFailed(reason));
-                for event in early {
-                    refuse(&event, effects);
-                }
-            }
+    fn recovery_step(
+        &mut self,
+        now: Timestamp,
+        reads: Vec<LogRead>,
+        outcome: Option<Outcome>,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.extend(reads.into_iter().map(|LogRead { io, offset, length }| Effect::Read { io, offset, length }));
+        let Some(outcome) = outcome else { return };
+        let Phase::Recovering(recovering) = std::mem::replace(&mut self.phase, Phase::Failed) else { return };
+        match finish_recovery(&self.config, now, outcome, *recovering) {
+            Ok(running) => self.phase = Phase::Running(Box::new(running)),
+            Err(reason) => effects.push(Effect::DiskFailed(reason)),
         }
     }
 }
@@ -154,23 +162,41 @@ fn finish_recovery(
     config: &CoreConfig,
     now: Timestamp,
     outcome: Outcome,
-    replay: Replay,
-    effects: &mut Vec<Effect>,
+    recovering: Recovering,
 ) -> Result<Running, String> {
-    let (tail, log_summary, torn_tail) = match outcome {
+    let Recovering { replay, io, early, .. } = recovering;
+    let (tail, found, torn_tail) = match outcome {
         Outcome::Clean { tail, summary } => (tail, summary, false),
-        Outcome::TornTail { tail, summary } => (tail, summary, true),
-        Outcome::Failed(error) => return Err(error.to_string()),
+        Outcome::TornTail { tail, summary, sequence, reason } => {
+            tracing::warn!(disk = %config.disk, sequence, reason, "a torn tail was cut off: it was never acknowledged");
+            (tail, summary, true)
+        }
+        Outcome::LostAcknowledged { segment, sequence, evidence } => {
+            return Err(format!(
+                "disk {} has lost data that it had acknowledged: frame {sequence} in segment {segment}: {evidence}. Its \
+                 replicas will not vote; format the disk anew and let their peers rebuild them",
+                config.disk
+            ));
+        }
+        Outcome::Unsupported { offset, error } => {
+            return Err(format!("disk {} at byte {offset}: {error}; use the version that wrote it", config.disk));
+        }
+        Outcome::DiskTooShort { offset, asked, done } => {
+            return Err(format!(
+                "disk {} is shorter than its superblock says: a read of {asked} bytes at {offset} gave {done}",
+                config.disk
+            ));
+        }
     };
     if let Some(problem) = replay.problem {
-        return Err(problem);
+        return Err(format!("the log of disk {} contradicts itself: {problem}", config.disk));
     }
     let log = LogWriter::new(config.disk, config.geometry, tail);
-    let shared = Shared::new(config.clone(), log, now, log_summary.io_last);
+    let shared = Shared::new(config.clone(), log, now, io);
     let mut summary = RecoverySummary {
-        frames: log_summary.frames,
-        entries: replay.entries,
-        segments: log_summary.segments,
+        frames: found.frames,
+        entries: found.entries,
+        segments: found.segments,
         torn_tail,
         groups: Vec::new(),
     };
@@ -181,7 +207,6 @@ fn finish_recovery(
         let group = Group::start(found, false, &shared).map_err(|error| error.to_string())?;
         groups.insert(number, group);
     }
-    effects.push(Effect::Recovered(summary));
     Ok(Running {
         next_tick: now.after(config.timing.tick),
         shared,
@@ -193,7 +218,7 @@ fn finish_recovery(
         writing: BTreeMap::new(),
         durable_commands: BTreeMap::new(),
         hand_over: None,
-        durable: Ticket(0),
+        opening: Some((summary, early)),
     })
 }
 
@@ -207,7 +232,25 @@ impl Running {
     }
 
     fn event(&mut self, event: Event) {
+        if let (Some((_, early)), false) = (&mut self.opening, matches!(event, Event::Written { .. } | Event::Tick)) {
+            return early.push(event);
+        }
+        self.take(event);
+        self.exchange();
+    }
+
+    /// The frame that opens the log is durable: the core serves.
+    fn opened(&mut self) {
+        let Some((summary, early)) = self.opening.take() else { return };
+        self.shared.effects.push(Effect::Recovered(summary));
+        for event in early {
+            self.take(event);
+        }
+    }
+
+    fn take(&mut self, event: Event) {
         match event {
+            Event::Tick if self.opening.is_some() => {}
             Event::Tick => self.tick(),
             Event::Peer { from, messages } => {
                 for message in messages {
@@ -246,7 +289,6 @@ impl Running {
             }
             Event::Command { id, command } => self.command(id, command),
         }
-        self.exchange();
     }
 
     fn peer_message(&mut self, from: DiskId, message: PeerMessage) {
@@ -302,6 +344,7 @@ impl Running {
                 self.dirty.insert(*number);
             }
             self.continue_hand_over();
+            self.shared.log.vouch();
         }
         for gateway in self.gateways.values_mut() {
             gateway.tick(&mut self.shared);
@@ -339,7 +382,7 @@ impl Running {
         }
         self.shared.measured(Stage::Disk, writing.since);
         let Some(ticket) = self.shared.log.completed(io) else { return };
-        self.durable = ticket;
+        self.opened();
         while let Some((due, number)) = self.shared.awaiting.first_key_value().map(|(due, number)| (*due, *number)) {
             if due > ticket {
                 break;
@@ -485,7 +528,7 @@ impl Running {
         match Group::start(Recovered::empty(spec.clone()), true, &self.shared) {
             Ok(mut group) => {
                 // What the group writes from here on follows this record in the log.
-                let ticket = self.shared.log.push(Record::GroupCreated { spec, base: LogIndex(BASE) });
+                let ticket = self.shared.log.push(Record::GroupCreated { spec, index: LogIndex(BASE), term: Term(BASE) });
                 self.durable_commands.insert(ticket, id);
                 if group.spec.members.first().is_some_and(|member| member.replica == group.replica) {
                     group.campaign();
@@ -523,7 +566,7 @@ impl Running {
             return self.shared.end_command(id, Ok(CommandReply::Done));
         }
         self.dropped.insert(number);
-        let ticket = self.shared.log.push(Record::GroupDropped { group: number });
+        let ticket = self.shared.log.push(Record::GroupDropped(number));
         self.durable_commands.insert(ticket, id);
     }
 

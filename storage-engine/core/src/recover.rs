@@ -11,8 +11,8 @@ use cairn_format::entry::EntryHeader;
 use raft::eraftpb::HardState;
 
 use crate::event::GroupSpec;
-use crate::group::{LogEntry, Location, Recovered, apply_header};
-use crate::log::{RecoveredRecord, RecoverySink};
+use crate::group::{BASE, Location, LogEntry, Recovered, apply_header};
+use crate::log::recovery::{RecoveredRecord, RecoverySink};
 
 /// Headers kept of each group while replaying, beyond those that are not applied.
 const HEADERS_KEPT: usize = 4096;
@@ -24,7 +24,6 @@ pub(crate) struct Replay {
     dropped: BTreeSet<GroupId>,
     /// The first record that made no sense.
     pub(crate) problem: Option<String>,
-    pub(crate) entries: u64,
 }
 
 impl Replay {
@@ -42,7 +41,6 @@ impl Replay {
     }
 
     fn entry(&mut self, group: GroupId, index: u64, entry: LogEntry) {
-        self.entries += 1;
         let Some(found) = self.groups.get_mut(&group) else {
             return self.complain(format!("entry {index} of group {group}, which was never created"));
         };
@@ -102,10 +100,13 @@ fn apply_to(found: &mut Recovered, commit: u64) -> Result<(), String> {
 impl RecoverySink for Replay {
     fn record(&mut self, record: RecoveredRecord) {
         match record {
-            RecoveredRecord::Entry { group, term, index, header, payload_block, frame_offset } => {
-                let location = Some(Location { frame_offset, payload_block });
-                let entry = LogEntry { term: term.get(), header, payload: Bytes::new(), location };
-                self.entry(group, index.get(), entry);
+            RecoveredRecord::Entry { placed, header } => {
+                let location =
+                    Some(Location { frame_offset: placed.frame_offset, payload_block: placed.payload_block });
+                // A copy, so that a header that is kept does not keep its whole frame's.
+                let header = Bytes::copy_from_slice(&header);
+                let entry = LogEntry { term: placed.term.get(), header, payload: Bytes::new(), location };
+                self.entry(placed.group, placed.index.get(), entry);
             }
             RecoveredRecord::HardState { group, term, vote, commit } => {
                 let mut hard_state = HardState::default();
@@ -114,8 +115,11 @@ impl RecoverySink for Replay {
                 hard_state.set_commit(commit.get());
                 self.hard_state(group, hard_state);
             }
-            RecoveredRecord::GroupCreated { spec } => self.created(spec),
-            RecoveredRecord::GroupDropped { group } => {
+            RecoveredRecord::GroupCreated { spec, index, .. } if index.get() != BASE => {
+                self.complain(format!("group {} starts behind index {index}, not {BASE}", spec.group));
+            }
+            RecoveredRecord::GroupCreated { spec, .. } => self.created(spec),
+            RecoveredRecord::GroupDropped(group) => {
                 self.groups.remove(&group);
                 self.dropped.insert(group);
             }

@@ -36,7 +36,7 @@ pub(crate) enum Purpose {
 }
 
 /// Gives each disk operation its number.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct IoNumbers {
     last: u64,
 }
@@ -105,7 +105,7 @@ pub fn message_bytes(message: &PeerMessage) -> usize {
 }
 
 impl Shared {
-    pub(crate) fn new(config: CoreConfig, log: LogWriter, now: Timestamp, io_last: u64) -> Self {
+    pub(crate) fn new(config: CoreConfig, log: LogWriter, now: Timestamp, io: IoNumbers) -> Self {
         let random = config.seed ^ 0x9E37_79B9_7F4A_7C15;
         Self {
             config,
@@ -119,7 +119,7 @@ impl Shared {
             local_replies: VecDeque::new(),
             queued_since: None,
             draining: false,
-            io: IoNumbers { last: io_last },
+            io,
             random,
         }
     }

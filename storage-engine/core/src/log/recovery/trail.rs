@@ -1,0 +1,224 @@
+//! What the walk leaves behind: where it is, which segments it came through, and the last frames, which nothing vouches
+//! for yet.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use cairn_api::ids::DiskId;
+use cairn_api::units::BLOCK_BYTES;
+use cairn_format::entry::BlockCrcs;
+use cairn_format::frame::{Frame, FrameRecord, genesis_chain};
+use cairn_format::segment::SegmentHeader;
+
+use super::{LogSummary, RecoveredRecord, RecoverySink};
+use crate::event::{GroupSpec, Member};
+use crate::log::parse::PayloadPlace;
+use crate::log::{OpenSegment, Placed};
+
+/// Where the next frame is expected.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    /// The segment and the place in it; `None` before the first segment.
+    pub(super) open: Option<OpenSegment>,
+    pub(super) sequence: u64,
+    pub(super) chain: u64,
+    /// The opening of the log that the frame before belongs to.
+    pub(super) incarnation: u64,
+    /// How many segments of the path lead here.
+    pub(super) path_length: usize,
+}
+
+/// A frame that nothing vouches for yet.
+pub(super) struct Unvouched {
+    /// Where it is.
+    pub(super) at: Position,
+    records: Vec<RecoveredRecord>,
+}
+
+impl Unvouched {
+    /// Every block of its payload on the disk, with its checksum, in order.
+    pub(super) fn payload(&self) -> VecDeque<(u64, u32)> {
+        let mut blocks = VecDeque::new();
+        for record in &self.records {
+            if let RecoveredRecord::Entry { placed, header } = record
+                && let Ok(crcs) = BlockCrcs::of_header(header)
+            {
+                blocks.extend((placed.payload_block..).zip(crcs.iter()));
+            }
+        }
+        blocks
+    }
+}
+
+pub(super) struct Trail {
+    pub(super) at: Position,
+    /// The segments that hold the log, in order.
+    pub(super) path: Vec<u32>,
+    /// In the order of their sequences; all after `durable`.
+    pub(super) unvouched: VecDeque<Unvouched>,
+    /// Every frame up to here is vouched for.
+    durable: u64,
+    /// The latest opening of the log seen in any frame, those beyond the end included.
+    pub(super) incarnation_max: u64,
+    /// Something could not be read.
+    pub(super) is_unreadable: bool,
+    pub(super) summary: LogSummary,
+}
+
+impl Trail {
+    pub(super) fn new(disk: DiskId) -> Self {
+        let at = Position {
+            open: None,
+            sequence: 1,
+            chain: genesis_chain(disk),
+            incarnation: 0,
+            path_length: 0,
+        };
+        Self {
+            at,
+            path: Vec::new(),
+            unvouched: VecDeque::new(),
+            durable: 0,
+            incarnation_max: 0,
+            is_unreadable: false,
+            summary: LogSummary::default(),
+        }
+    }
+
+    /// The log goes on in this segment, whose first frame is at `cursor`.
+    pub(super) fn enter(&mut self, header: &SegmentHeader, cursor: u64) {
+        assert_eq!(
+            (header.first_sequence, header.chain_before),
+            (self.at.sequence, self.at.chain),
+            "it continues here"
+        );
+        self.path.push(header.segment);
+        self.at.open = Some(OpenSegment {
+            segment: header.segment,
+            epoch: header.epoch,
+            cursor,
+        });
+        self.at.incarnation = self.at.incarnation.max(header.incarnation);
+        self.at.path_length = self.path.len();
+        self.saw(header.incarnation);
+    }
+
+    /// The frame at the current position stands, as far as its header goes.
+    pub(super) fn accept(&mut self, frame: Frame, sink: &mut impl RecoverySink) {
+        let at = self.at;
+        let length = (u64::from(frame.header_blocks) + u64::from(frame.info.payload_blocks)) * BLOCK_BYTES;
+        if let Some(open) = &mut self.at.open {
+            open.cursor += length;
+        }
+        self.at.sequence += 1;
+        self.at.chain = frame.chain;
+        self.at.incarnation = frame.info.incarnation;
+        self.saw(frame.info.incarnation);
+        self.durable = self.durable.max(frame.info.durable_upto);
+        self.unvouched.push_back(Unvouched {
+            at,
+            records: recovered(frame),
+        });
+        while let Some(frame) = self.unvouched.pop_front_if(|frame| frame.at.sequence <= self.durable) {
+            self.deliver(frame, sink);
+        }
+    }
+
+    /// Cuts the log in front of the unvouched frame `place`.
+    pub(super) fn cut(&mut self, place: usize) {
+        let Some(frame) = self.unvouched.get(place) else { return };
+        self.at = frame.at;
+        self.path.truncate(self.at.path_length);
+        self.unvouched.truncate(place);
+    }
+
+    /// What is left stands: hands it over.
+    pub(super) fn deliver_all(&mut self, sink: &mut impl RecoverySink) {
+        while let Some(frame) = self.unvouched.pop_front() {
+            self.deliver(frame, sink);
+        }
+        self.summary.segments = u32::try_from(self.path.len()).unwrap_or(u32::MAX);
+    }
+
+    pub(super) fn saw(&mut self, incarnation: u64) {
+        self.incarnation_max = self.incarnation_max.max(incarnation);
+    }
+
+    fn deliver(&mut self, frame: Unvouched, sink: &mut impl RecoverySink) {
+        self.summary.frames += 1;
+        for record in frame.records {
+            self.summary.entries += u64::from(matches!(record, RecoveredRecord::Entry { .. }));
+            sink.record(record);
+        }
+    }
+}
+
+fn recovered(frame: Frame) -> Vec<RecoveredRecord> {
+    let place = PayloadPlace::of(&frame);
+    let frame_offset = frame.info.block * BLOCK_BYTES;
+    frame
+        .records
+        .into_iter()
+        .map(|record| recovered_record(record, place, frame_offset))
+        .collect()
+}
+
+fn recovered_record(record: FrameRecord, place: PayloadPlace, frame_offset: u64) -> RecoveredRecord {
+    match record {
+        FrameRecord::Entry {
+            group,
+            term,
+            index,
+            payload_offset,
+            header,
+        } => {
+            let payload_block = place.block(&header, payload_offset);
+            let placed = Placed {
+                group,
+                term,
+                index,
+                payload_block,
+                frame_offset,
+            };
+            let header = if header.is_empty() { Bytes::new() } else { header };
+            RecoveredRecord::Entry { placed, header }
+        }
+        FrameRecord::HardState {
+            group,
+            term,
+            vote,
+            commit,
+        } => RecoveredRecord::HardState {
+            group,
+            term,
+            vote,
+            commit,
+        },
+        FrameRecord::GroupCreated {
+            group,
+            size_blocks,
+            members,
+            index,
+            term,
+        } => {
+            let members = members
+                .into_iter()
+                .map(|member| Member {
+                    replica: member.replica,
+                    node: member.node,
+                    disk: member.disk,
+                })
+                .collect();
+            RecoveredRecord::GroupCreated {
+                spec: GroupSpec {
+                    group,
+                    size_blocks,
+                    members,
+                },
+                index,
+                term,
+            }
+        }
+        FrameRecord::GroupDropped { group } => RecoveredRecord::GroupDropped(group),
+    }
+}

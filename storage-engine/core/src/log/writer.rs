@@ -1,0 +1,458 @@
+//! The writer: queue, batches, the window of frames under way, the order of durability.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use cairn_api::ids::DiskId;
+use cairn_api::units::BLOCK_BYTES;
+use cairn_format::entry::{BlockCrcs, ENTRY_BLOCKS_MAX};
+use cairn_format::frame::{
+    self, FrameInfo, FrameMember, FrameRecord, HEADER_BLOCKS_MAX, PAYLOAD_BLOCKS_MAX, WINDOW_FRAMES_MAX,
+    header_blocks_for,
+};
+use cairn_format::segment::{HeadKind, SegmentHeader};
+use cairn_format::superblock::Geometry;
+
+use super::{FRAME_PIECES_MAX, FreeSegments, LogSettings, LogTail, LogWrite, OpenSegment, Placed, Record, Ticket};
+use crate::event::IoId;
+
+/// What one record can at most take on the disk, its own frame header included: what may be left over at the end of a
+/// segment because the next record does not fit.
+const RECORD_BLOCKS_MAX: u64 = ENTRY_BLOCKS_MAX as u64 + 1;
+
+/// A record that waits, ready to be encoded.
+#[derive(Debug)]
+struct Queued {
+    ticket: Ticket,
+    record: FrameRecord,
+    payload: Bytes,
+}
+
+impl Queued {
+    fn payload_blocks(&self) -> u32 {
+        u32::try_from(self.payload.len() as u64 / BLOCK_BYTES).unwrap_or(u32::MAX)
+    }
+
+    fn bytes(&self) -> u64 {
+        (self.record.encoded_len() + self.payload.len()) as u64
+    }
+}
+
+/// A frame under way.
+#[derive(Debug)]
+struct InFlight {
+    io: IoId,
+    sequence: u64,
+    last_ticket: Ticket,
+    is_done: bool,
+}
+
+/// Appends records to a disk's log; see the module.
+#[derive(Debug)]
+pub struct LogWriter {
+    disk: DiskId,
+    geometry: Geometry,
+    settings: LogSettings,
+    open: Option<OpenSegment>,
+    free: FreeSegments,
+    reserve_segments: usize,
+    next_sequence: u64,
+    chain: u64,
+    incarnation: u64,
+    /// Every frame up to here is durable.
+    durable_sequence: u64,
+    /// The last frame that holds a record: one that a later frame should vouch for.
+    vouch_for: u64,
+    next_ticket: Ticket,
+    queue: VecDeque<Queued>,
+    queued_bytes: u64,
+    /// Blocks that the queue takes at most: each record's payload and a frame header of its own.
+    queued_blocks: u64,
+    in_flight: VecDeque<InFlight>,
+    wants_frame: bool,
+    is_open: bool,
+}
+
+impl LogWriter {
+    /// A writer with the default settings. Its first frame opens the log: see [`Self::is_open`].
+    pub fn new(disk: DiskId, geometry: Geometry, tail: LogTail) -> Self {
+        Self::with_settings(disk, geometry, tail, LogSettings::default())
+    }
+
+    /// A writer with settings of one's own.
+    ///
+    /// # Panics
+    /// If a setting is outside its bounds.
+    pub fn with_settings(disk: DiskId, geometry: Geometry, tail: LogTail, settings: LogSettings) -> Self {
+        assert!(
+            (1..=WINDOW_FRAMES_MAX as usize).contains(&settings.frames_in_flight_max),
+            "1 to 64 frames in flight"
+        );
+        assert!(
+            (1..=PAYLOAD_BLOCKS_MAX).contains(&settings.frame_payload_blocks_max),
+            "1 to 1,024 blocks a frame"
+        );
+        Self {
+            disk,
+            geometry,
+            settings,
+            open: tail.open,
+            free: tail.free,
+            // A thirty-second of the disk, for what frees space or keeps groups alive when it is full.
+            reserve_segments: (geometry.segment_count as usize / 32).clamp(1, 8),
+            next_sequence: tail.next_sequence,
+            chain: tail.chain,
+            incarnation: tail.incarnation,
+            durable_sequence: tail.next_sequence - 1,
+            vouch_for: tail.next_sequence - 1,
+            next_ticket: Ticket(1),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            queued_blocks: 0,
+            in_flight: VecDeque::new(),
+            wants_frame: true,
+            is_open: false,
+        }
+    }
+
+    /// Queues a record; it goes out with one of the next frames.
+    ///
+    /// # Panics
+    /// If the payload is not as long as the header says: such an entry could never be read back.
+    pub fn push(&mut self, record: Record) -> Ticket {
+        let (record, payload) = to_frame_record(record);
+        let ticket = self.next_ticket;
+        self.next_ticket = Ticket(ticket.0 + 1);
+        let queued = Queued {
+            ticket,
+            record,
+            payload,
+        };
+        self.queued_bytes += queued.bytes();
+        self.queued_blocks += u64::from(queued.payload_blocks()) + 1;
+        self.queue.push_back(queued);
+        ticket
+    }
+
+    /// Whether there is something that [`Self::compose`] would write once the window allows.
+    pub fn has_queued(&self) -> bool {
+        !self.queue.is_empty() || self.wants_frame
+    }
+
+    /// Bytes of headers and payload that wait for a frame.
+    pub const fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
+    }
+
+    /// Frames under way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether the frame that opens the log is durable. Until then nothing that recovery found may be relied on by
+    /// others: it was read, but a power failure could still take it away.
+    pub const fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Composes frames as far as the window and the disk's space allow.
+    pub fn compose(&mut self, io_ids: &mut impl FnMut() -> IoId, out: &mut Vec<LogWrite>) {
+        while self.has_queued() && self.in_flight.len() < self.settings.frames_in_flight_max {
+            let Some(write) = self.compose_frame(io_ids) else {
+                return;
+            };
+            out.push(write);
+        }
+    }
+
+    /// A write has ended well. Gives the last durable ticket if more is durable than before: `Ticket(0)` if that is
+    /// only the frame that opens the log.
+    pub fn completed(&mut self, io: IoId) -> Option<Ticket> {
+        let frame = self.in_flight.iter_mut().find(|frame| frame.io == io)?;
+        frame.is_done = true;
+        let mut durable = None;
+        while let Some(frame) = self.in_flight.pop_front_if(|frame| frame.is_done) {
+            assert_eq!(
+                frame.sequence,
+                self.durable_sequence + 1,
+                "frames become durable in order"
+            );
+            self.durable_sequence = frame.sequence;
+            self.is_open = true;
+            durable = Some(frame.last_ticket);
+        }
+        durable
+    }
+
+    /// Asks for a frame without records, if the last records are durable but no later frame says so.
+    ///
+    /// Damage to a frame that nothing vouches for looks like a torn write. A core that has been idle for a moment calls
+    /// this, so that only damage during that moment can be mistaken.
+    pub fn vouch(&mut self) {
+        let is_idle = self.queue.is_empty() && self.in_flight.is_empty();
+        self.wants_frame |= is_idle && self.vouch_for == self.durable_sequence;
+    }
+
+    /// Blocks of payload that can still be pushed, whatever frames they end up in; queued ones are already subtracted.
+    ///
+    /// It is a promise, so it assumes the worst: every block in a frame of its own, every segment left when its last
+    /// 1 MiB is not used, and the reserve kept for records without payload.
+    pub fn free_blocks(&self) -> u64 {
+        let Some(segments) = self.free.len().checked_sub(self.reserve_segments) else {
+            return 0;
+        };
+        let in_segment = (self.geometry.segment_blocks() - 1).saturating_sub(RECORD_BLOCKS_MAX);
+        let in_open = self.room_blocks().saturating_sub(RECORD_BLOCKS_MAX);
+        (segments as u64 * in_segment + in_open).saturating_sub(self.queued_blocks) / 2
+    }
+
+    /// Whether not even the queued records and one more without payload are sure to find room.
+    pub fn is_exhausted(&self) -> bool {
+        self.free.is_empty() && self.room_blocks() <= self.queued_blocks
+    }
+
+    /// Bytes from `offset` to the end of its segment: what a read of a frame's header must not pass.
+    pub fn bytes_to_segment_end(&self, offset: u64) -> u32 {
+        self.geometry.segment_of(offset).map_or(0, |segment| {
+            u32::try_from(self.geometry.segment_end(segment) - offset).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// Blocks left in the open segment.
+    fn room_blocks(&self) -> u64 {
+        self.open.map_or(0, |open| {
+            (self.geometry.segment_end(open.segment) - open.cursor) / BLOCK_BYTES
+        })
+    }
+
+    fn compose_frame(&mut self, io_ids: &mut impl FnMut() -> IoId) -> Option<LogWrite> {
+        let mut begun = None;
+        if !self.next_fits() {
+            begun = Some(self.begin_segment()?);
+        }
+        let batch = self.take_batch();
+        let frame_offset = self.open.map(|open| open.cursor)?;
+        let offset = if begun.is_some() {
+            frame_offset - BLOCK_BYTES
+        } else {
+            frame_offset
+        };
+        let tickets = batch
+            .first()
+            .zip(batch.last())
+            .map(|(first, last)| (first.ticket, last.ticket));
+        let mut buffers: Vec<Bytes> = begun.into_iter().collect();
+        let placed = self.encode_frame(batch, &mut buffers);
+        let io = io_ids();
+        let sequence = self.next_sequence;
+        if tickets.is_some() {
+            self.vouch_for = sequence;
+        }
+        let last_ticket = Ticket(self.next_ticket.0 - 1 - self.queue.len() as u64);
+        self.in_flight.push_back(InFlight {
+            io,
+            sequence,
+            last_ticket,
+            is_done: false,
+        });
+        self.next_sequence += 1;
+        self.wants_frame = false;
+        Some(LogWrite {
+            io,
+            offset,
+            buffers,
+            placed,
+            tickets,
+        })
+    }
+
+    /// Whether the open segment has room for a frame with the next record, or with none.
+    fn next_fits(&self) -> bool {
+        let needed = self.queue.front().map_or(1, |next| {
+            u64::from(header_blocks_for(next.record.encoded_len())) + u64::from(next.payload_blocks())
+        });
+        self.room_blocks() >= needed
+    }
+
+    /// Begins the next free segment; gives the block of its header. `None` if there is no more.
+    fn begin_segment(&mut self) -> Option<Bytes> {
+        let (segment, epoch) = self.free.take()?;
+        let header = SegmentHeader {
+            disk: self.disk,
+            segment,
+            head: HeadKind::Hot,
+            epoch,
+            incarnation: self.incarnation,
+            first_sequence: self.next_sequence,
+            chain_before: self.chain,
+            durable_upto: self.durable_sequence,
+        };
+        self.open = Some(OpenSegment {
+            segment,
+            epoch,
+            cursor: self.geometry.segment_offset(segment) + BLOCK_BYTES,
+        });
+        Some(header.encode())
+    }
+
+    /// Takes what fits into one frame from the queue, at least its first record if there is one.
+    fn take_batch(&mut self) -> Vec<Queued> {
+        let room = self.room_blocks();
+        let (mut records_bytes, mut payload_blocks, mut pieces, mut count) = (0, 0_u32, 0, 0);
+        for queued in &self.queue {
+            let bytes = records_bytes + queued.record.encoded_len();
+            let blocks = payload_blocks + queued.payload_blocks();
+            let header_blocks = header_blocks_for(bytes);
+            let is_first_payload = payload_blocks == 0;
+            if header_blocks > HEADER_BLOCKS_MAX
+                || (blocks > self.settings.frame_payload_blocks_max && !is_first_payload)
+                || pieces == FRAME_PIECES_MAX
+                || u64::from(header_blocks) + u64::from(blocks) > room
+            {
+                break;
+            }
+            (records_bytes, payload_blocks, count) = (bytes, blocks, count + 1);
+            pieces += usize::from(!queued.payload.is_empty());
+        }
+        assert!(count > 0 || self.queue.is_empty(), "a segment has room for any record");
+        let batch: Vec<Queued> = self.queue.drain(..count).collect();
+        for queued in &batch {
+            self.queued_bytes -= queued.bytes();
+            self.queued_blocks -= u64::from(queued.payload_blocks()) + 1;
+        }
+        batch
+    }
+
+    /// Encodes the batch at the cursor of the open segment and moves the cursor behind it.
+    fn encode_frame(&mut self, batch: Vec<Queued>, buffers: &mut Vec<Bytes>) -> Vec<Placed> {
+        let Some(open) = &mut self.open else { return Vec::new() };
+        let header_blocks = header_blocks_for(batch.iter().map(|queued| queued.record.encoded_len()).sum());
+        let payload_start = open.cursor / BLOCK_BYTES + u64::from(header_blocks);
+        let mut records = Vec::with_capacity(batch.len());
+        let mut placed = Vec::with_capacity(batch.len());
+        let mut payloads = Vec::with_capacity(batch.len());
+        let mut payload_blocks = 0;
+        for mut queued in batch {
+            let blocks = queued.payload_blocks();
+            if let FrameRecord::Entry {
+                group,
+                term,
+                index,
+                payload_offset,
+                ..
+            } = &mut queued.record
+            {
+                *payload_offset = if blocks == 0 { 0 } else { payload_blocks };
+                let payload_block = if blocks == 0 {
+                    0
+                } else {
+                    payload_start + u64::from(payload_blocks)
+                };
+                let (group, term, index) = (*group, *term, *index);
+                placed.push(Placed {
+                    group,
+                    term,
+                    index,
+                    payload_block,
+                    frame_offset: open.cursor,
+                });
+            }
+            if blocks > 0 {
+                payloads.push(queued.payload);
+            }
+            payload_blocks += blocks;
+            records.push(queued.record);
+        }
+        let info = FrameInfo {
+            disk: self.disk,
+            block: open.cursor / BLOCK_BYTES,
+            segment_epoch: open.epoch,
+            incarnation: self.incarnation,
+            sequence: self.next_sequence,
+            previous_chain: self.chain,
+            durable_upto: self.durable_sequence,
+            payload_blocks,
+        };
+        let (header, chain) = frame::encode(&info, &records);
+        self.chain = chain;
+        open.cursor += (u64::from(header_blocks) + u64::from(payload_blocks)) * BLOCK_BYTES;
+        assert!(
+            open.cursor <= self.geometry.segment_end(open.segment),
+            "a frame never straddles segments"
+        );
+        buffers.push(header);
+        buffers.append(&mut payloads);
+        placed
+    }
+}
+
+/// The record in the log's own terms, and its payload. The place of the payload is not known yet.
+fn to_frame_record(record: Record) -> (FrameRecord, Bytes) {
+    match record {
+        Record::Entry {
+            group,
+            term,
+            index,
+            header,
+            payload,
+        } => {
+            let blocks = BlockCrcs::of_header(&header).map(|crcs| u64::from(crcs.count()));
+            assert_eq!(
+                blocks,
+                Ok(payload.len() as u64 / BLOCK_BYTES),
+                "the payload is what the header says"
+            );
+            assert!(
+                (payload.len() as u64).is_multiple_of(BLOCK_BYTES),
+                "a payload of whole blocks"
+            );
+            (
+                FrameRecord::Entry {
+                    group,
+                    term,
+                    index,
+                    payload_offset: 0,
+                    header,
+                },
+                payload,
+            )
+        }
+        Record::HardState {
+            group,
+            term,
+            vote,
+            commit,
+        } => (
+            FrameRecord::HardState {
+                group,
+                term,
+                vote,
+                commit,
+            },
+            Bytes::new(),
+        ),
+        Record::GroupCreated { spec, index, term } => {
+            let members = spec
+                .members
+                .iter()
+                .map(|member| FrameMember {
+                    replica: member.replica,
+                    node: member.node,
+                    disk: member.disk,
+                })
+                .collect();
+            let (group, size_blocks) = (spec.group, spec.size_blocks);
+            (
+                FrameRecord::GroupCreated {
+                    group,
+                    size_blocks,
+                    members,
+                    index,
+                    term,
+                },
+                Bytes::new(),
+            )
+        }
+        Record::GroupDropped(group) => (FrameRecord::GroupDropped { group }, Bytes::new()),
+    }
+}
