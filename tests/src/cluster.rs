@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::binaries::Binaries;
@@ -211,6 +212,15 @@ impl Cluster {
         self.cairn().args(args).run()
     }
 
+    /// Where everything is and how the logs end, for a failure's message.
+    fn story(&self) -> String {
+        format!(
+            "the cluster's files are in {}\n{}",
+            self.dir.display(),
+            self.log_tails(25)
+        )
+    }
+
     /// The ends of all logs, for a failure's message.
     pub fn log_tails(&self, lines: usize) -> String {
         let tail = |engine: &Engine| format!("--- {}\n{}\n", engine.log_path().display(), engine.log_tail(lines));
@@ -222,11 +232,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
         if failed {
-            eprintln!(
-                "the cluster's files are kept in {}\n{}",
-                self.dir.display(),
-                self.log_tails(25)
-            );
+            eprintln!("{}", self.story());
         }
         self.engines.clear();
         if !self.keep && !failed {
@@ -234,6 +240,33 @@ impl Drop for Cluster {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
+}
+
+/// Runs a test on a cluster of its own. If it fails, its files stay, and the error says where and how the logs end.
+pub fn with_fresh(options: &ClusterOptions, work: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
+    let mut cluster = Cluster::start(&Binaries::for_tests()?, options)?;
+    let result = work(&mut cluster);
+    if result.is_err() {
+        cluster.keep_files();
+    }
+    result.with_context(|| cluster.story())
+}
+
+/// Runs a test on the cluster that all tests of this process share. It ends with the process.
+pub fn with_shared(work: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+    static SHARED: OnceLock<Result<Cluster, String>> = OnceLock::new();
+    let start = || {
+        let options = ClusterOptions {
+            disk_bytes: 1 << 30,
+            ..ClusterOptions::default()
+        };
+        Cluster::start(&Binaries::for_tests()?, &options)
+    };
+    let shared = SHARED.get_or_init(|| start().map_err(|error| format!("{error:#}")));
+    let cluster = shared
+        .as_ref()
+        .map_err(|error| anyhow!("the shared cluster did not start: {error}"))?;
+    work(cluster).with_context(|| cluster.story())
 }
 
 /// A fresh directory on the disk that holds the build, which is a real filesystem where `/tmp` may be memory.
@@ -244,6 +277,7 @@ pub fn scratch_dir(purpose: &str) -> Result<PathBuf> {
         .ancestors()
         .find(|dir| dir.ends_with("target"))
         .map_or_else(std::env::temp_dir, Path::to_path_buf);
+    sweep(&target.join("cairn"));
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     // Short: a unix socket's path, which lies below, may have 107 bytes.
     let dir = target
@@ -251,6 +285,21 @@ pub fn scratch_dir(purpose: &str) -> Result<PathBuf> {
         .join(format!("{purpose}-{}-{number}", std::process::id()));
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
+}
+
+/// Removes what processes that are gone have left below `dir`: each directory's name holds its process's id.
+fn sweep(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(pid) = name.rsplit('-').nth(1).and_then(|pid| pid.parse::<u32>().ok()) else {
+            continue;
+        };
+        if !Path::new(&format!("/proc/{pid}")).exists() {
+            // Another test may be sweeping too; what is gone is gone.
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
 }
 
 fn configure(dir: &Path, index: usize, options: &ClusterOptions) -> Result<Config> {
