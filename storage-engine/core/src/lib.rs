@@ -8,7 +8,6 @@ mod gateway;
 mod group;
 pub mod log;
 mod machine;
-pub mod log;
 pub mod map;
 mod recover;
 mod shared;

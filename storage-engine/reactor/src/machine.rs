@@ -14,3 +14,21 @@ pub trait Machine: Send + 'static {
     /// When a [`Event::Tick`] is wanted at the latest.
     fn next_deadline(&self) -> Timestamp;
 }
+
+impl Machine for cairn_core::Core {
+    fn start(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        Self::start(self, now, effects);
+    }
+
+    fn handle(&mut self, now: Timestamp, event: Event, effects: &mut Vec<Effect>) {
+        Self::handle(self, now, event, effects);
+    }
+
+    fn poll(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        Self::poll(self, now, effects);
+    }
+
+    fn next_deadline(&self) -> Timestamp {
+        Self::next_deadline(self)
+    }
+}

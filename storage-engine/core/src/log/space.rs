@@ -29,7 +29,7 @@ impl FreeSegments {
     }
 
     /// Raises the epochs of segments above those that were seen in their frames.
-    pub(super) fn raise_epochs(&mut self, seen: &BTreeMap<u32, u64>) {
+    pub(in crate::log) fn raise_epochs(&mut self, seen: &BTreeMap<u32, u64>) {
         for (segment, epoch) in &mut self.epochs {
             *epoch = (*epoch).max(seen.get(segment).map_or(0, |seen| seen + 1));
         }
