@@ -21,7 +21,7 @@ const RECORD: &str = "frame record";
 const MAGIC: u64 = u64::from_le_bytes(*b"CAIRNFRM");
 const VERSION: u16 = 1;
 /// The header's fixed fields, in bytes.
-pub const FIXED_BYTES: usize = 96;
+pub const FIXED_BYTES: usize = 104;
 /// Where the bytes under the checksum begin: behind magic and chain value.
 const CHECKED_FROM: usize = 16;
 /// The longest header in blocks.
@@ -185,6 +185,9 @@ impl FrameRecord {
 pub struct FrameInfo {
     /// The disk it was written to.
     pub disk: DiskId,
+    /// Where it was written: the address of its first block on the disk. A frame that stands elsewhere was misdirected,
+    /// or is an image of a frame in somebody's payload.
+    pub block: u64,
     /// The epoch of the segment it was written to.
     pub segment_epoch: u64,
     /// The opening of the log, counted from 1, during which it was composed.
@@ -344,6 +347,7 @@ pub fn decode(bytes: &Bytes) -> Result<Frame, FormatError> {
 fn take_info(reader: &mut Reader<'_>) -> Result<FrameInfo, FormatError> {
     let info = FrameInfo {
         disk: reader.disk("disk")?,
+        block: reader.u64("block")?,
         segment_epoch: reader.u64("segment epoch")?,
         incarnation: reader.u64("incarnation")?,
         sequence: reader.u64("sequence")?,

@@ -132,7 +132,7 @@ pub fn frame_record(payload_blocks: u32) -> impl Strategy<Value = FrameRecord> {
 
 pub fn frame() -> impl Strategy<Value = (FrameInfo, Vec<FrameRecord>)> {
     let info = (
-        disk(),
+        (disk(), any::<u64>()),
         1_u64..,
         1_u64..,
         1_u64..,
@@ -141,7 +141,7 @@ pub fn frame() -> impl Strategy<Value = (FrameInfo, Vec<FrameRecord>)> {
         0_u32..=1024,
     )
         .prop_map(
-            |(disk, segment_epoch, incarnation, sequence, previous_chain, ahead, payload_blocks)| FrameInfo {
+            |((disk, block), segment_epoch, incarnation, sequence, previous_chain, ahead, payload_blocks)| FrameInfo {
                 disk,
                 segment_epoch,
                 incarnation,
