@@ -557,6 +557,11 @@ impl Group {
         }
     }
 
+    /// Where the volume's blocks are.
+    pub(crate) fn map(&self) -> &BlockMap {
+        &self.map
+    }
+
     /// A digest of the volume's contents, the same on replicas that hold the same.
     pub(crate) fn digest(&self) -> u32 {
         self.map.digest()
