@@ -13,6 +13,7 @@ use crate::gateway::Gateway;
 use crate::group::{BASE, Group, Location, Recovered};
 use crate::log::recovery::{LogRead, Outcome, Recovery};
 use crate::log::{LogWrite, LogWriter, Record, Ticket};
+use crate::map::BlockMap;
 use crate::recover::Replay;
 use crate::shared::{IoNumbers, Origin, Purpose, Shared};
 use crate::time::Timestamp;
@@ -108,6 +109,14 @@ impl Core {
         if let Phase::Running(running) = &mut self.phase {
             running.with(now, effects, Running::turn);
             self.note_failure(effects);
+        }
+    }
+
+    /// The map of a local group, once the core serves: for checks.
+    pub fn map(&self, group: GroupId) -> Option<&BlockMap> {
+        match &self.phase {
+            Phase::Running(running) => running.groups.get(&group).map(Group::map),
+            _ => None,
         }
     }
 
@@ -510,7 +519,7 @@ impl Running {
                 self.shared.end_command(id, Ok(CommandReply::Groups(groups)));
             }
             Command::Digest(group) => self.for_group(id, group, |group, shared| {
-                shared.end_command(id, Ok(CommandReply::Digest(group.digest())));
+                shared.end_command(id, Ok(CommandReply::Digest(group.map().digest())));
             }),
         }
     }

@@ -84,6 +84,11 @@ impl Part {
     pub(super) fn is_write(&self) -> bool {
         matches!(&self.piece, PartKind::Blocks(piece) if piece.is_write())
     }
+
+    /// Whether it may be sent only while this node holds the volume.
+    pub(super) fn needs_attachment(&self) -> bool {
+        self.is_edge || self.is_write()
+    }
 }
 
 impl Gateway {
@@ -98,8 +103,9 @@ impl Gateway {
         self.attachment.asked = self.send(shared, op).map(|(request, to)| Asked { request, to, at: shared.now });
     }
 
-    pub(super) fn attachment_reply(&mut self, shared: &mut Shared, result: GatewayResult) {
-        if self.attachment.giving_back.take().is_some() {
+    pub(super) fn attachment_reply(&mut self, shared: &mut Shared, request: u64, result: GatewayResult) {
+        if self.attachment.giving_back.is_some_and(|asked| asked.request == request) {
+            self.attachment.giving_back = None;
             return;
         }
         self.attachment.asked = None;

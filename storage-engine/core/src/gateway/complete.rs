@@ -22,8 +22,11 @@ impl Gateway {
             GatewayResult::Failed(BlockError::Fenced { .. }) if self.parts.get(&part).is_some_and(super::Part::is_write) => {
                 // Refused under the epoch it was sent with. If this node still holds the volume, a delayed request of
                 // its own raised the epoch, and renewing succeeds; if not, renewing is what finds out.
+                let sent_under = self.parts.get(&part).and_then(|part| part.sent).map(|sent| sent.epoch);
                 self.send_again(part);
-                self.attachment.doubt();
+                if sent_under == self.attachment.epoch() {
+                    self.attachment.doubt();
+                }
             }
             result => self.end_part(shared, part, result),
         }

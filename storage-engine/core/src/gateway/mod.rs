@@ -13,6 +13,8 @@
 //! - Every sending has a fresh request number: the reply to an older copy ends nothing.
 //! - Taking anew is conditional (`AttachMode::Resume`): it holds only if no other node has attached in between. A node
 //!   that was away while another one wrote gets no epoch, and fails what it still held.
+//! - The partial blocks of an unaligned write are read only once the volume is attached, so that nobody else can change
+//!   them before they are written back.
 //! - A `Retry` reply says that the leader never proposed the part: it is sent again under the same epoch.
 
 mod attachment;
@@ -73,6 +75,8 @@ struct Sent {
     request: u64,
     to: ReplicaId,
     at: Timestamp,
+    /// The epoch it was sent under, for a write.
+    epoch: Epoch,
 }
 
 /// A message to the leader, until its reply.
@@ -80,6 +84,8 @@ struct Part {
     operation: u64,
     position: usize,
     piece: PartKind,
+    /// The read of a partial block, which only holds while nobody else writes.
+    is_edge: bool,
     sent: Option<Sent>,
 }
 
@@ -241,12 +247,12 @@ impl Gateway {
     }
 
     fn add_parts(&mut self, operation: u64, pieces: Vec<PartKind>) {
-        if let Some(state) = self.operations.get_mut(&operation) {
-            state.missing = pieces.len();
-        }
+        let Some(state) = self.operations.get_mut(&operation) else { return };
+        state.missing = pieces.len();
+        let is_edge = state.reads_edges;
         for (position, piece) in pieces.into_iter().enumerate() {
             self.part_last += 1;
-            self.parts.insert(self.part_last, Part { operation, position, piece, sent: None });
+            self.parts.insert(self.part_last, Part { operation, position, piece, is_edge, sent: None });
             self.unsent.insert(self.part_last);
         }
     }
@@ -254,7 +260,7 @@ impl Gateway {
     /// A leader's reply.
     pub(crate) fn on_reply(&mut self, shared: &mut Shared, reply: GatewayReply) {
         if self.attachment.is_reply(reply.request) {
-            self.attachment_reply(shared, reply.result);
+            self.attachment_reply(shared, reply.request, reply.result);
         } else if let Some(part) = self.requests.remove(&reply.request) {
             self.part_reply(shared, part, reply.result);
         }

@@ -41,7 +41,7 @@ impl Gateway {
         if self.unsent.is_empty() || shared.now < self.route.not_before {
             return;
         }
-        let wants_attachment = self.unsent.iter().any(|part| self.parts.get(part).is_some_and(super::Part::is_write));
+        let wants_attachment = self.unsent.iter().any(|part| self.parts.get(part).is_some_and(super::Part::needs_attachment));
         if wants_attachment && self.attachment.epoch().is_none() {
             self.attach(shared);
         }
@@ -50,7 +50,7 @@ impl Gateway {
             .unsent
             .iter()
             .copied()
-            .filter(|part| self.parts.get(part).is_some_and(|part| epoch.is_some() || !part.is_write()))
+            .filter(|part| self.parts.get(part).is_some_and(|part| epoch.is_some() || !part.needs_attachment()))
             .collect();
         for part in ready {
             let Some(state) = self.parts.get(&part) else { continue };
@@ -59,7 +59,7 @@ impl Gateway {
             self.unsent.remove(&part);
             self.requests.insert(request, part);
             if let Some(state) = self.parts.get_mut(&part) {
-                state.sent = Some(Sent { request, to, at: shared.now });
+                state.sent = Some(Sent { request, to, at: shared.now, epoch: epoch.unwrap_or_default() });
             }
         }
     }

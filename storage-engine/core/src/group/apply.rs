@@ -122,6 +122,20 @@ impl Group {
         verdict
     }
 
+    /// This replica leads no more: whether its proposals are committed is decided elsewhere. Gateways take a new epoch
+    /// and send again; what commits all the same is either fenced or was first.
+    pub(super) fn abandon_proposals(&mut self, shared: &mut Shared) {
+        self.proposal_bytes = 0;
+        for (_, proposal) in std::mem::take(&mut self.proposals) {
+            match proposal.origin {
+                Origin::Command(id) => shared.end_command(id, Err(crate::event::CommandError::Uncertain)),
+                origin => {
+                    shared.reply(self.spec.group, origin, GatewayResult::NotLeader { leader: self.leader() });
+                }
+            }
+        }
+    }
+
     /// Ends what a request waits for when its proposal never reached the log.
     pub(super) fn refuse_not_leading(&self, shared: &mut Shared, origin: Origin) {
         if let Origin::Command(id) = origin {

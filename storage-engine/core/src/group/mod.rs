@@ -451,6 +451,7 @@ impl Group {
         }
         if !known.1 && self.known.1 {
             self.abandon_reads(shared);
+            self.abandon_proposals(shared);
             self.outboxes.clear();
         }
         self.known = known;
@@ -562,8 +563,7 @@ impl Group {
         &self.map
     }
 
-    /// A digest of the volume's contents, the same on replicas that hold the same.
-    pub(crate) fn digest(&self) -> u32 {
-        self.map.digest()
+    pub(crate) fn map(&self) -> &BlockMap {
+        &self.map
     }
 }

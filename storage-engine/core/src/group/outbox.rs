@@ -19,6 +19,8 @@ use crate::shared::{Purpose, Shared, blocks_match};
 
 /// Messages that wait for reads, for one follower; beyond it Raft finds the gap and sends again.
 const HELD_MAX: usize = 64;
+/// Payload of one append message, unless a single entry has more: half of what a peer frame may hold.
+const MESSAGE_BLOCKS_MAX: u32 = 512;
 /// Frames read ahead when old headers are wanted.
 const FETCH_FRAMES: usize = 32;
 /// Old headers kept parked for one group.
@@ -44,8 +46,32 @@ pub(super) struct Fetch {
 }
 
 impl Group {
-    /// Sends an append, now if all its payload is in memory.
+    /// Sends an append, in as many messages as its payload needs.
+    ///
+    /// raft-rs merges what is proposed in one turn into one message, and counts only headers: several long writes would
+    /// pass what a peer frame may hold.
     pub(super) fn send_append(&mut self, shared: &mut Shared, mut wire: RaftMessage) {
+        let mut blocks = 0;
+        let mut cut = wire.entries.len();
+        for (place, entry) in wire.entries.iter().enumerate() {
+            blocks += payload_blocks(&entry.header).unwrap_or(0);
+            if blocks > MESSAGE_BLOCKS_MAX && place > 0 {
+                cut = place;
+                break;
+            }
+        }
+        let rest = wire.entries.split_off(cut);
+        if rest.is_empty() {
+            return self.send_append_part(shared, wire);
+        }
+        let before = wire.entries.last().map_or((wire.index, wire.log_term), |entry| (entry.index, entry.term));
+        let following = RaftMessage { index: before.0, log_term: before.1, entries: rest, ..wire.clone() };
+        self.send_append_part(shared, wire);
+        self.send_append(shared, following);
+    }
+
+    /// Sends an append, now if all its payload is in memory.
+    fn send_append_part(&mut self, shared: &mut Shared, mut wire: RaftMessage) {
         let mut reads = Vec::new();
         for place in 0..wire.entries.len() {
             let (index, term) = (wire.entries[place].index.get(), wire.entries[place].term.get());
@@ -175,5 +201,5 @@ fn payload_blocks(header: &Bytes) -> Result<u32, ()> {
     if header.is_empty() {
         return Ok(0);
     }
-    EntryHeader::decode(header).map(|header| header.payload_blocks()).map_err(|_| ())
+    cairn_format::entry::BlockCrcs::of_header(header).map(|crcs| crcs.count()).map_err(|_| ())
 }
