@@ -1,4 +1,10 @@
 //! Each option of the handshake, good and bad, through a client of our own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
 
 mod common;
 

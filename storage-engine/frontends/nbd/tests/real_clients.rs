@@ -1,4 +1,10 @@
 //! Clients that we did not write, against the blocking driver on real sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! TLS: the policies, the upgrade, the errors of its configuration, and clients that we did not write.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
 
 mod common;
 

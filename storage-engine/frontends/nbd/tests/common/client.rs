@@ -18,6 +18,9 @@ pub struct Pair {
     pub dialect: Dialect,
     /// How many bytes the driver moves at once at most.
     pub piece: usize,
+    /// The device is given its requests, and its completions are taken, only when the session wants nothing more or all
+    /// bytes are sent: many requests are then in flight together.
+    pub lazy: bool,
     /// What every lookup is answered with, instead of the device.
     pub refusal: Option<LookupRefusal>,
 }
@@ -92,6 +95,7 @@ impl Pair {
             inbox: BytesMut::new(),
             dialect: Dialect::Simple,
             piece: usize::MAX,
+            lazy: false,
             refusal: None,
         };
         pair.turn();
@@ -201,16 +205,21 @@ impl Pair {
                     bytes = rest;
                 }
                 Want::Nothing => {
-                    assert!(
-                        self.session.close_reason().is_some(),
-                        "the session wants nothing and is not closing"
-                    );
                     self.turn();
-                    return;
+                    if self.session.want() == Want::Nothing {
+                        assert!(
+                            self.session.close_reason().is_some(),
+                            "nothing is wanted, and the session goes on"
+                        );
+                        return;
+                    }
                 }
             }
-            self.turn();
+            if !self.lazy {
+                self.turn();
+            }
         }
+        self.turn();
     }
 
     pub fn take(&mut self, count: usize) -> BytesMut {

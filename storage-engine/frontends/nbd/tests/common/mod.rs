@@ -7,6 +7,7 @@
 )]
 
 pub mod certificates;
+pub mod chaos;
 pub mod client;
 pub mod device;
 pub mod server;
