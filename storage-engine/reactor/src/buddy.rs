@@ -61,7 +61,10 @@ impl Buddy {
 
     /// Gives back a run of `pages` from `first` on, which was allocated, or is part of one that was.
     pub(crate) fn release(&mut self, first: u32, pages: u32) {
-        assert!(first.checked_add(pages).is_some_and(|end| end <= self.pages), "the run lies in the arena");
+        assert!(
+            first.checked_add(pages).is_some_and(|end| end <= self.pages),
+            "the run lies in the arena"
+        );
         let mut at = first;
         let mut left = pages;
         while left > 0 {
@@ -141,7 +144,10 @@ mod tests {
                     let wanted = 1 + (next(&mut state) % 70) as u32;
                     if let Some(first) = buddy.allocate(wanted) {
                         for page in first..first + wanted {
-                            assert!(!std::mem::replace(&mut used[page as usize], true), "seed {seed}: page {page} twice");
+                            assert!(
+                                !std::mem::replace(&mut used[page as usize], true),
+                                "seed {seed}: page {page} twice"
+                            );
                         }
                         runs.push((first, wanted));
                     }

@@ -65,7 +65,12 @@ impl BufferPool {
         let bytes = NonZeroUsize::new(pages as usize * PAGE_BYTES).ok_or(nix::errno::Errno::EINVAL)?;
         // SAFETY: a new private anonymous mapping at an address of the kernel's choice aliases nothing.
         let base = unsafe {
-            mmap_anonymous(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE)?
+            mmap_anonymous(
+                None,
+                bytes,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_PRIVATE,
+            )?
         };
         // Huge pages make registration and address translation cheaper; without them everything works the same.
         // SAFETY: the range is the mapping that was just made.
@@ -97,16 +102,30 @@ impl BufferPool {
             }
         }
         let pages = length.div_ceil(PAGE_BYTES);
-        let first = u32::try_from(pages).ok().and_then(|pages| self.shared.lock().allocate(pages));
+        let first = u32::try_from(pages)
+            .ok()
+            .and_then(|pages| self.shared.lock().allocate(pages));
         let (memory, place) = match first {
             Some(first) => {
-                self.shared.counters.arena_bytes_used.fetch_add((pages * PAGE_BYTES) as u64, Ordering::Relaxed);
+                self.shared
+                    .counters
+                    .arena_bytes_used
+                    .fetch_add((pages * PAGE_BYTES) as u64, Ordering::Relaxed);
                 // SAFETY: the run lies in the mapping, so the offset stays inside the allocation.
-                (unsafe { self.shared.base.add(first as usize * PAGE_BYTES) }, Place::Arena { first })
+                (
+                    unsafe { self.shared.base.add(first as usize * PAGE_BYTES) },
+                    Place::Arena { first },
+                )
             }
             None => (self.shared.heap_pages(pages), Place::Heap),
         };
-        Some(PooledBuf { pool: Arc::clone(&self.shared), memory, pages, length, place })
+        Some(PooledBuf {
+            pool: Arc::clone(&self.shared),
+            memory,
+            pages,
+            length,
+            place,
+        })
     }
 
     /// Whether another `length` bytes are within what `purpose` may use.
@@ -130,7 +149,10 @@ impl BufferPool {
 
     /// The arena, for registration with a ring. Valid as long as any clone of the pool lives.
     pub(crate) fn arena(&self) -> libc::iovec {
-        libc::iovec { iov_base: self.shared.base.as_ptr().cast(), iov_len: self.shared.length }
+        libc::iovec {
+            iov_base: self.shared.base.as_ptr().cast(),
+            iov_len: self.shared.length,
+        }
     }
 
     /// Whether all of `bytes` lies in the arena.
@@ -147,7 +169,10 @@ impl Shared {
         self.buddy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[expect(clippy::expect_used, reason = "a run of pages below the address space's size is a valid layout")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a run of pages below the address space's size is a valid layout"
+    )]
     fn layout(pages: usize) -> Layout {
         Layout::from_size_align(pages * PAGE_BYTES, PAGE_BYTES).expect("a page is a power of two")
     }
@@ -156,7 +181,9 @@ impl Shared {
         let layout = Self::layout(pages);
         // SAFETY: the layout has a non-zero size, because a buffer has at least one page.
         let memory = unsafe { alloc_zeroed(layout) };
-        let Some(memory) = NonNull::new(memory) else { std::alloc::handle_alloc_error(layout) };
+        let Some(memory) = NonNull::new(memory) else {
+            std::alloc::handle_alloc_error(layout)
+        };
         let used = self.heap_bytes.fetch_add(pages * PAGE_BYTES, Ordering::Relaxed) + pages * PAGE_BYTES;
         self.counters.heap_bytes_used.store(used as u64, Ordering::Relaxed);
         memory
@@ -167,7 +194,9 @@ impl Shared {
             Place::Arena { first } => {
                 #[expect(clippy::cast_possible_truncation, reason = "the run came from a 32-bit page count")]
                 self.lock().release(first, pages as u32);
-                self.counters.arena_bytes_used.fetch_sub((pages * PAGE_BYTES) as u64, Ordering::Relaxed);
+                self.counters
+                    .arena_bytes_used
+                    .fetch_sub((pages * PAGE_BYTES) as u64, Ordering::Relaxed);
             }
             Place::Heap => {
                 // SAFETY: `memory` came from `alloc_zeroed` with this very layout, and its only owner is being dropped.
@@ -248,7 +277,11 @@ mod tests {
     fn pool(bytes: usize) -> (BufferPool, Arc<Counters>, Arc<Waker>) {
         let counters = Arc::new(Counters::default());
         let waker = Arc::new(Waker::new().unwrap());
-        (BufferPool::new(bytes, Arc::clone(&waker), Arc::clone(&counters)).unwrap(), counters, waker)
+        (
+            BufferPool::new(bytes, Arc::clone(&waker), Arc::clone(&counters)).unwrap(),
+            counters,
+            waker,
+        )
     }
 
     #[test]
@@ -261,7 +294,10 @@ mod tests {
             buffer.as_mut_slice().fill(7);
             held.push(buffer.into_bytes());
         }
-        assert!(held.iter().all(|bytes| pool.contains(bytes) && bytes.iter().all(|byte| *byte == 7)));
+        assert!(
+            held.iter()
+                .all(|bytes| pool.contains(bytes) && bytes.iter().all(|byte| *byte == 7))
+        );
         let slices: Vec<Bytes> = held.iter().map(|bytes| bytes.slice(..1)).collect();
         drop(held);
         assert!(pool.used_bytes() > 300_000, "a slice keeps its buffer");

@@ -48,7 +48,14 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(ring: Ring<Tag>, pool: BufferPool, counters: Arc<Counters>) -> Self {
-        Self { ring, pool, now: clock(), events: Vec::new(), counters, serial: 0 }
+        Self {
+            ring,
+            pool,
+            now: clock(),
+            events: Vec::new(),
+            counters,
+            serial: 0,
+        }
     }
 
     /// A serial never used before.
@@ -60,7 +67,10 @@ impl Context {
 
 /// `CLOCK_BOOTTIME`, which goes on while the machine is suspended.
 pub(crate) fn clock() -> Timestamp {
-    #[expect(clippy::expect_used, reason = "the clock exists since Linux 2.6.39 and its id is valid")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the clock exists since Linux 2.6.39 and its id is valid"
+    )]
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME can be read");
     let duration = Duration::from(time);
     Timestamp::from_nanos(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))

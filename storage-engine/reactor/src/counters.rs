@@ -65,6 +65,9 @@ impl Counters {
     /// The counters of every peer that was ever known.
     pub fn links(&self) -> Vec<(DiskId, Arc<LinkCounters>)> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.iter().map(|(disk, counters)| (*disk, Arc::clone(counters))).collect()
+        links
+            .iter()
+            .map(|(disk, counters)| (*disk, Arc::clone(counters)))
+            .collect()
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cairn_api::ids::{ClusterId, DiskId, NodeId};
 use cairn_api::units::{BLOCK_BYTES, ByteSize};
@@ -17,6 +17,11 @@ use crate::recognise;
 
 /// Zeros are written in pieces of this size: large enough for full bandwidth, small enough for a smooth progress bar.
 const ZERO_BYTES: usize = 4 << 20;
+
+/// How long a lock is waited for: a killed process lets go of its disk only when the kernel has taken its ring apart.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(1);
+/// How often the lock is tried.
+const LOCK_PERIOD: Duration = Duration::from_millis(10);
 
 /// An open disk that no other process can open for as long as this lives.
 #[derive(Debug)]
@@ -42,15 +47,28 @@ pub fn open(path: &Path, owner: Option<Owner>) -> Result<Disk, DiskError> {
     check_alignment(path, &file)?;
     let size_bytes = size_of(path, &file)?;
     let superblock = read_superblock(path, &file, size_bytes)?;
-    let disk = Disk { file, path: path.to_owned(), size_bytes, superblock };
+    let disk = Disk {
+        file,
+        path: path.to_owned(),
+        size_bytes,
+        superblock,
+    };
     if let Some(owner) = owner.filter(|_| !superblock.is_unclaimed()) {
         if superblock.cluster != owner.cluster {
             let (found, expected) = (superblock.cluster, owner.cluster);
-            return Err(DiskError::OtherCluster { path: disk.path, found, expected });
+            return Err(DiskError::OtherCluster {
+                path: disk.path,
+                found,
+                expected,
+            });
         }
         if superblock.node != owner.node {
             let (found, expected) = (superblock.node, owner.node);
-            return Err(DiskError::OtherNode { path: disk.path, found, expected });
+            return Err(DiskError::OtherNode {
+                path: disk.path,
+                found,
+                expected,
+            });
         }
     }
     Ok(disk)
@@ -58,7 +76,10 @@ pub fn open(path: &Path, owner: Option<Owner>) -> Result<Disk, DiskError> {
 
 /// Reads a disk's superblock without locking it, so also while an engine uses it.
 pub fn inspect(path: &Path) -> Result<Superblock, DiskError> {
-    let mut file = File::open(path).map_err(|source| DiskError::Open { path: path.to_owned(), source })?;
+    let mut file = File::open(path).map_err(|source| DiskError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
     let size_bytes = end_of(path, &mut file)?;
     read_superblock(path, &file, size_bytes)
 }
@@ -66,10 +87,16 @@ pub fn inspect(path: &Path) -> Result<Superblock, DiskError> {
 /// What a disk holds: a file system, a partition table, a Cairn disk, or unknown data; `None` if its first MiB is zeros
 /// and nothing is known at its end.
 pub fn recognise(path: &Path) -> Result<Option<String>, DiskError> {
-    let mut file = File::open(path).map_err(|source| DiskError::Open { path: path.to_owned(), source })?;
+    let mut file = File::open(path).map_err(|source| DiskError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
     let size_bytes = end_of(path, &mut file)?;
-    recognise::recognise(&file, size_bytes)
-        .map_err(|source| DiskError::Io { path: path.to_owned(), action: "reading what it holds", source })
+    recognise::recognise(&file, size_bytes).map_err(|source| DiskError::Io {
+        path: path.to_owned(),
+        action: "reading what it holds",
+        source,
+    })
 }
 
 /// How to format a disk.
@@ -85,7 +112,11 @@ pub struct FormatOptions {
 
 impl Default for FormatOptions {
     fn default() -> Self {
-        Self { size: None, force: false, segment_size: SEGMENT_SIZE_DEFAULT }
+        Self {
+            size: None,
+            force: false,
+            segment_size: SEGMENT_SIZE_DEFAULT,
+        }
     }
 }
 
@@ -101,7 +132,10 @@ pub fn format(
     let create = options.size.is_some() && !path.exists();
     if !create && !options.force {
         if let Some(found) = recognise(path)? {
-            return Err(DiskError::Occupied { path: path.to_owned(), found });
+            return Err(DiskError::Occupied {
+                path: path.to_owned(),
+                found,
+            });
         }
     }
     let result = format_locked(path, options, create, &mut progress);
@@ -122,18 +156,36 @@ fn format_locked(
     check_alignment(path, &file)?;
     let is_device = is_block_device(path, &file)?;
     let size_bytes = settle_size(path, &file, options.size, is_device)?;
-    let created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let created_unix_s = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     let superblock = Superblock::unclaimed(DiskId::random(), size_bytes, options.segment_size, created_unix_s)
-        .map_err(|error| DiskError::Size { path: path.to_owned(), reason: error.to_string() })?;
+        .map_err(|error| DiskError::Size {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
     let whole = size_bytes & !(BLOCK_BYTES - 1);
     let edge = (1_u64 << 20).min(whole);
-    let ranges = if is_device { vec![0..edge, whole - edge..whole] } else { vec![0..whole] };
+    let ranges = if is_device {
+        vec![0..edge, whole - edge..whole]
+    } else {
+        vec![0..whole]
+    };
     write_zeros(path, &file, &ranges, progress)?;
-    let mut disk = Disk { file, path: path.to_owned(), size_bytes, superblock };
+    let mut disk = Disk {
+        file,
+        path: path.to_owned(),
+        size_bytes,
+        superblock,
+    };
     disk.write_superblock(superblock)?;
     disk.file.sync_all().map_err(|source| disk.io("flushing", source))?;
     if let Some(directory) = path.parent().filter(|_| create) {
-        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let directory = if directory.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            directory
+        };
         let synced = File::open(directory).and_then(|directory| directory.sync_all());
         synced.map_err(|source| disk.io("flushing its directory", source))?;
     }
@@ -164,7 +216,11 @@ impl Disk {
         }
         if !superblock.is_unclaimed() {
             let (found, expected) = (superblock.cluster, owner.cluster);
-            return Err(DiskError::OtherCluster { path: self.path.clone(), found, expected });
+            return Err(DiskError::OtherCluster {
+                path: self.path.clone(),
+                found,
+                expected,
+            });
         }
         superblock.cluster = owner.cluster;
         superblock.node = owner.node;
@@ -191,13 +247,27 @@ impl Disk {
     }
 
     fn io(&self, action: &'static str, source: io::Error) -> DiskError {
-        DiskError::Io { path: self.path.clone(), action, source }
+        DiskError::Io {
+            path: self.path.clone(),
+            action,
+            source,
+        }
     }
 }
 
-/// Opens for direct reading and writing, and takes the lock. A device is opened exclusively too, which keeps out what is
-/// mounted or part of an array.
+/// Opens for direct reading and writing, and takes the lock, with a little patience. A device is opened exclusively too,
+/// which keeps out what is mounted or part of an array.
 fn open_exclusively(path: &Path, create: bool) -> Result<File, DiskError> {
+    let until = Instant::now() + LOCK_TIME_MAX;
+    loop {
+        match try_open_exclusively(path, create) {
+            Err(DiskError::InUse { .. }) if Instant::now() < until => std::thread::sleep(LOCK_PERIOD),
+            result => return result,
+        }
+    }
+}
+
+fn try_open_exclusively(path: &Path, create: bool) -> Result<File, DiskError> {
     let exists_as_device = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
     let exclusive = if exists_as_device { libc::O_EXCL } else { 0 };
     let opened = OpenOptions::new()
@@ -208,18 +278,27 @@ fn open_exclusively(path: &Path, create: bool) -> Result<File, DiskError> {
         .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | exclusive)
         .open(path);
     let file = opened.map_err(|source| match source.raw_os_error() {
-        Some(libc::EBUSY) => DiskError::InUse { path: path.to_owned(), holder: None },
+        Some(libc::EBUSY) => DiskError::InUse {
+            path: path.to_owned(),
+            holder: None,
+        },
         Some(libc::EINVAL) => DiskError::NoDirectIo { path: path.to_owned() },
-        _ => DiskError::Open { path: path.to_owned(), source },
+        _ => DiskError::Open {
+            path: path.to_owned(),
+            source,
+        },
     })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(DiskError::InUse { path: path.to_owned(), holder: lock_holder(&file) })
-        }
-        Err(std::fs::TryLockError::Error(source)) => {
-            Err(DiskError::Io { path: path.to_owned(), action: "locking", source })
-        }
+        Err(std::fs::TryLockError::WouldBlock) => Err(DiskError::InUse {
+            path: path.to_owned(),
+            holder: lock_holder(&file),
+        }),
+        Err(std::fs::TryLockError::Error(source)) => Err(DiskError::Io {
+            path: path.to_owned(),
+            action: "locking",
+            source,
+        }),
     }
 }
 
@@ -227,11 +306,22 @@ fn open_exclusively(path: &Path, create: bool) -> Result<File, DiskError> {
 fn lock_holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let device = metadata.dev();
-    let wanted = format!("{:02x}:{:02x}:{}", libc::major(device), libc::minor(device), metadata.ino());
+    let wanted = format!(
+        "{:02x}:{:02x}:{}",
+        libc::major(device),
+        libc::minor(device),
+        metadata.ino()
+    );
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
-        let (kind, _, _, pid, place) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let (kind, _, _, pid, place) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
         (kind == "FLOCK" && place == wanted).then(|| pid.parse().ok()).flatten()
     })
 }
@@ -242,13 +332,23 @@ pub(crate) fn direct_io_alignment(file: &File) -> io::Result<u32> {
     let mut status: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, the path is an empty C string, and the kernel writes one `statx` to `status`.
     let result = unsafe {
-        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &raw mut status)
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            &raw mut status,
+        )
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
     let known = status.stx_mask & libc::STATX_DIOALIGN != 0;
-    Ok(if known { status.stx_dio_mem_align.max(status.stx_dio_offset_align) } else { 512 })
+    Ok(if known {
+        status.stx_dio_mem_align.max(status.stx_dio_offset_align)
+    } else {
+        512
+    })
 }
 
 fn check_alignment(path: &Path, file: &File) -> Result<(), DiskError> {
@@ -260,12 +360,18 @@ fn check_alignment(path: &Path, file: &File) -> Result<(), DiskError> {
     match alignment {
         0 => Err(DiskError::NoDirectIo { path: path.to_owned() }),
         1..=4096 => Ok(()),
-        _ => Err(DiskError::Alignment { path: path.to_owned(), alignment }),
+        _ => Err(DiskError::Alignment {
+            path: path.to_owned(),
+            alignment,
+        }),
     }
 }
 
 fn is_block_device(path: &Path, file: &File) -> Result<bool, DiskError> {
-    let metadata = file.metadata().map_err(|source| DiskError::Open { path: path.to_owned(), source })?;
+    let metadata = file.metadata().map_err(|source| DiskError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
     let kind = metadata.file_type();
     if kind.is_block_device() || kind.is_file() {
         Ok(kind.is_block_device())
@@ -276,34 +382,58 @@ fn is_block_device(path: &Path, file: &File) -> Result<bool, DiskError> {
 
 fn end_of(path: &Path, file: &mut File) -> Result<u64, DiskError> {
     is_block_device(path, file)?;
-    file.seek(SeekFrom::End(0)).map_err(|source| DiskError::Io { path: path.to_owned(), action: "sizing", source })
+    file.seek(SeekFrom::End(0)).map_err(|source| DiskError::Io {
+        path: path.to_owned(),
+        action: "sizing",
+        source,
+    })
 }
 
 fn size_of(path: &Path, file: &File) -> Result<u64, DiskError> {
-    let mut cursor = file.try_clone().map_err(|source| DiskError::Open { path: path.to_owned(), source })?;
+    let mut cursor = file.try_clone().map_err(|source| DiskError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
     end_of(path, &mut cursor)
 }
 
 /// Gives a file the size that was asked for, and finds out that of a device.
 fn settle_size(path: &Path, file: &File, wanted: Option<ByteSize>, is_device: bool) -> Result<u64, DiskError> {
     let found = size_of(path, file)?;
-    let refuse = |reason: String| Err(DiskError::Size { path: path.to_owned(), reason });
-    let Some(ByteSize(wanted)) = wanted else { return Ok(found) };
+    let refuse = |reason: String| {
+        Err(DiskError::Size {
+            path: path.to_owned(),
+            reason,
+        })
+    };
+    let Some(ByteSize(wanted)) = wanted else {
+        return Ok(found);
+    };
     if is_device {
-        return refuse(format!("it is a device of {}: a size can only be given for a file", ByteSize(found)));
+        return refuse(format!(
+            "it is a device of {}: a size can only be given for a file",
+            ByteSize(found)
+        ));
     }
     if !wanted.is_multiple_of(BLOCK_BYTES) {
         return refuse(format!("the size of {wanted} bytes is not a multiple of 4096"));
     }
     if wanted < found {
-        return refuse(format!("it has {} already: a file is not made shorter", ByteSize(found)));
+        return refuse(format!(
+            "it has {} already: a file is not made shorter",
+            ByteSize(found)
+        ));
     }
     if wanted > found {
         // Space is reserved at once, so that a full file system is an error now and not in the middle of the zeros.
         let length = libc::off_t::try_from(wanted).unwrap_or(libc::off_t::MAX);
         if let Err(errno) = nix::fcntl::posix_fallocate(file, 0, length) {
             let source = io::Error::from(errno);
-            return Err(DiskError::Io { path: path.to_owned(), action: "reserving space for its size", source });
+            return Err(DiskError::Io {
+                path: path.to_owned(),
+                action: "reserving space for its size",
+                source,
+            });
         }
     }
     Ok(wanted)
@@ -324,7 +454,11 @@ fn write_zeros(
         while at < range.end {
             let piece = usize::try_from(range.end - at).unwrap_or(ZERO_BYTES).min(ZERO_BYTES);
             file.write_all_at(&zeros.as_slice()[..piece], at)
-                .map_err(|source| DiskError::Io { path: path.to_owned(), action: "writing zeros", source })?;
+                .map_err(|source| DiskError::Io {
+                    path: path.to_owned(),
+                    action: "writing zeros",
+                    source,
+                })?;
             at += piece as u64;
             done += piece as u64;
             progress(done, total);
@@ -339,9 +473,11 @@ fn read_superblock(path: &Path, file: &File, size_bytes: u64) -> Result<Superblo
     let (first, second) = copies.as_mut_slice().split_at_mut(SUPERBLOCK_BYTES);
     let read = |offset: u64, block: &mut [u8]| match file.read_exact_at(block, offset) {
         // What lies behind the end reads as zeros: no superblock.
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-            Err(DiskError::Io { path: path.to_owned(), action: "reading the superblock", source: error })
-        }
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(DiskError::Io {
+            path: path.to_owned(),
+            action: "reading the superblock",
+            source: error,
+        }),
         _ => Ok(()),
     };
     read(0, first)?;
@@ -351,18 +487,27 @@ fn read_superblock(path: &Path, file: &File, size_bytes: u64) -> Result<Superblo
     if second_offset > 0 {
         read(second_offset, second)?;
     }
-    let had_magic = [&*first, &*second].iter().any(|copy| copy.starts_with(&superblock::MAGIC.to_le_bytes()));
+    let had_magic = [&*first, &*second]
+        .iter()
+        .any(|copy| copy.starts_with(&superblock::MAGIC.to_le_bytes()));
     let superblock = superblock::choose(first, second).map_err(|source| {
         let path = path.to_owned();
         if had_magic {
             return DiskError::CorruptSuperblock { path, source };
         }
         let found = recognise(&path).ok().flatten();
-        DiskError::NotFormatted { path, found: found.unwrap_or_else(|| "only zeros".to_owned()) }
+        DiskError::NotFormatted {
+            path,
+            found: found.unwrap_or_else(|| "only zeros".to_owned()),
+        }
     })?;
     if superblock.device_size > size_bytes {
         let expected_bytes = superblock.device_size;
-        return Err(DiskError::Truncated { path: path.to_owned(), found_bytes: size_bytes, expected_bytes });
+        return Err(DiskError::Truncated {
+            path: path.to_owned(),
+            found_bytes: size_bytes,
+            expected_bytes,
+        });
     }
     Ok(superblock)
 }

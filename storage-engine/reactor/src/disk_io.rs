@@ -31,7 +31,10 @@ impl DiskIo {
         let file = disk.into_file();
         let alignment = direct_io_alignment(&file).map_err(|error| Failure::Disk(error.to_string()))?;
         let alignment = (alignment as usize).max(ALIGNMENT_FALLBACK);
-        Ok(Self { file: context.ring.adopt(OwnedFd::from(file)), alignment })
+        Ok(Self {
+            file: context.ring.adopt(OwnedFd::from(file)),
+            alignment,
+        })
     }
 
     /// Starts a durable write of `buffers`, contiguously at `offset`.
@@ -45,8 +48,15 @@ impl DiskIo {
         let registered = context.ring.arena_for_writes().filter(|_| all_in_arena);
         let gather = Gather::new(buffers);
         assert!(gather.total() > 0, "a write has bytes");
-        let write = GatherWrite { file: Rc::clone(&self.file), offset, gather, registered };
-        context.ring.submit(Tag::DiskWrite(io), Operation::Write(Box::new(write)));
+        let write = GatherWrite {
+            file: Rc::clone(&self.file),
+            offset,
+            gather,
+            registered,
+        };
+        context
+            .ring
+            .submit(Tag::DiskWrite(io), Operation::Write(Box::new(write)));
     }
 
     /// Starts a read into a buffer of its own.
@@ -56,20 +66,41 @@ impl DiskIo {
             context.events.push(Event::Read { io, result: Err(fault) });
             return;
         };
-        let registered = context.ring.arena_for_reads().filter(|_| context.pool.contains(buffer.as_ref()));
-        let read = BufferRead { file: Rc::clone(&self.file), offset, buffer, done: 0, registered };
+        let registered = context
+            .ring
+            .arena_for_reads()
+            .filter(|_| context.pool.contains(buffer.as_ref()));
+        let read = BufferRead {
+            file: Rc::clone(&self.file),
+            offset,
+            buffer,
+            done: 0,
+            registered,
+        };
         context.ring.submit(Tag::DiskRead(io), Operation::Read(Box::new(read)));
     }
 
     /// A write has ended, or a piece of it.
-    pub(crate) fn written(&self, context: &mut Context, io: IoId, mut write: Box<GatherWrite>, result: io::Result<u32>) {
+    pub(crate) fn written(
+        &self,
+        context: &mut Context,
+        io: IoId,
+        mut write: Box<GatherWrite>,
+        result: io::Result<u32>,
+    ) {
         let total = write.gather.total();
         let result = match result {
-            Ok(0) => Err(DiskFault::Short { done: total - write.gather.left(), asked: total }),
+            Ok(0) => Err(DiskFault::Short {
+                done: total - write.gather.left(),
+                asked: total,
+            }),
             Ok(bytes) => {
                 write.offset += u64::from(bytes);
                 write.gather.advance(u64::from(bytes));
-                context.counters.disk_bytes_written.fetch_add(u64::from(bytes), Ordering::Relaxed);
+                context
+                    .counters
+                    .disk_bytes_written
+                    .fetch_add(u64::from(bytes), Ordering::Relaxed);
                 Ok(())
             }
             Err(error) if is_transient(&error) => Ok(()),
@@ -87,10 +118,16 @@ impl DiskIo {
     pub(crate) fn was_read(&self, context: &mut Context, io: IoId, mut read: Box<BufferRead>, result: io::Result<u32>) {
         let asked = read.buffer.len();
         let result = match result {
-            Ok(0) => Err(DiskFault::Short { done: read.done as u64, asked: asked as u64 }),
+            Ok(0) => Err(DiskFault::Short {
+                done: read.done as u64,
+                asked: asked as u64,
+            }),
             Ok(bytes) => {
                 read.done += bytes as usize;
-                context.counters.disk_bytes_read.fetch_add(u64::from(bytes), Ordering::Relaxed);
+                context
+                    .counters
+                    .disk_bytes_read
+                    .fetch_add(u64::from(bytes), Ordering::Relaxed);
                 Ok(())
             }
             Err(error) if is_transient(&error) => Ok(()),
@@ -101,7 +138,10 @@ impl DiskIo {
             return;
         }
         context.counters.disk_reads.fetch_add(1, Ordering::Relaxed);
-        context.events.push(Event::Read { io, result: result.map(|()| read.buffer.into_bytes()) });
+        context.events.push(Event::Read {
+            io,
+            result: result.map(|()| read.buffer.into_bytes()),
+        });
     }
 
     fn is_aligned(&self, buffer: &Bytes) -> bool {
@@ -115,7 +155,10 @@ fn bounce(context: &mut Context, buffer: &Bytes) -> Bytes {
     let copy = context.pool.allocate(buffer.len().max(1), Purpose::Core);
     let Some(mut copy) = copy else { return buffer.clone() };
     copy.as_mut_slice()[..buffer.len()].copy_from_slice(buffer);
-    context.counters.disk_bytes_bounced.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+    context
+        .counters
+        .disk_bytes_bounced
+        .fetch_add(buffer.len() as u64, Ordering::Relaxed);
     copy.into_bytes().slice(..buffer.len())
 }
 

@@ -70,7 +70,9 @@ impl StartError {
     pub(crate) fn from_ring(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::ENOSYS) => Self::NotSupported,
-            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted { sysctl: io_uring_disabled() },
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted {
+                sysctl: io_uring_disabled(),
+            },
             Some(libc::ENOMEM) => Self::Memory { limit: memlock_limit() },
             _ => Self::Ring(error),
         }
@@ -78,8 +80,10 @@ impl StartError {
 }
 
 fn io_uring_disabled() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
-        .map_or_else(|_| "not present on this kernel".to_owned(), |text| text.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").map_or_else(
+        |_| "not present on this kernel".to_owned(),
+        |text| text.trim().to_owned(),
+    )
 }
 
 fn memlock_limit() -> String {
@@ -210,7 +214,9 @@ pub enum DiskError {
         expected: ClusterId,
     },
     /// It belongs to another node of this cluster.
-    #[error("disk {path} belongs to node {found}, this is node {expected}: put it back there, or format it with --force")]
+    #[error(
+        "disk {path} belongs to node {found}, this is node {expected}: put it back there, or format it with --force"
+    )]
     OtherNode {
         /// The disk.
         path: PathBuf,

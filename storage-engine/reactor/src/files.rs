@@ -25,7 +25,12 @@ impl FileTable {
     /// A table of `slots` empty slots; 0 where registration is not possible.
     pub(crate) fn new(slots: u32) -> Rc<Self> {
         let free = (0..slots).rev().collect();
-        Rc::new(Self { slots: RefCell::new(Slots { free, vacated: Vec::new() }) })
+        Rc::new(Self {
+            slots: RefCell::new(Slots {
+                free,
+                vacated: Vec::new(),
+            }),
+        })
     }
 
     /// A slot for a new file.
@@ -53,7 +58,11 @@ pub(crate) struct RingFile {
 
 impl RingFile {
     pub(crate) fn new(descriptor: OwnedFd, slot: Option<u32>, table: Rc<FileTable>) -> Self {
-        Self { descriptor, slot, table }
+        Self {
+            descriptor,
+            slot,
+            table,
+        }
     }
 
     /// Its place in the ring's table.

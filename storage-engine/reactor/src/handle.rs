@@ -51,7 +51,11 @@ impl Reactor {
     pub fn start<M: Machine>(config: Config, machine: M) -> Result<ReactorHandle, StartError> {
         let memory = config.memory;
         if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) {
-            return Err(StartError::MemorySetting { found: memory, min: MEMORY_MIN, max: MEMORY_MAX });
+            return Err(StartError::MemorySetting {
+                found: memory,
+                min: MEMORY_MIN,
+                max: MEMORY_MAX,
+            });
         }
         let counters = Arc::new(Counters::default());
         let waker = Arc::new(Waker::new().map_err(|errno| StartError::Thread(errno.into()))?);
@@ -69,10 +73,16 @@ impl Reactor {
             .map_err(StartError::Thread)?;
         match outcome.recv() {
             Ok(Ok(())) => Ok(ReactorHandle {
-                shared: Arc::new(Shared { mailbox, counters, thread: Mutex::new(Join::Running(thread)) }),
+                shared: Arc::new(Shared {
+                    mailbox,
+                    counters,
+                    thread: Mutex::new(Join::Running(thread)),
+                }),
             }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(StartError::Thread(std::io::Error::other("it ended before it had started"))),
+            Err(_) => Err(StartError::Thread(std::io::Error::other(
+                "it ended before it had started",
+            ))),
         }
     }
 }
@@ -90,12 +100,30 @@ fn run<M: Machine>(
     machine: M,
     started: &mpsc::SyncSender<Result<(), StartError>>,
 ) -> Result<(), Failure> {
-    let StartParts { config, counters, waker, mailbox } = parts;
-    let Config { disk, cluster, node, memory, mut observer } = config;
+    let StartParts {
+        config,
+        counters,
+        waker,
+        mailbox,
+    } = parts;
+    let Config {
+        disk,
+        cluster,
+        node,
+        memory,
+        mut observer,
+    } = config;
     let parts = match set_up(memory, &counters, &waker) {
-        Ok((ring, pool)) => {
-            Parts { ring, pool, disk, cluster, node, counters, waker, mailbox: Arc::clone(&mailbox) }
-        }
+        Ok((ring, pool)) => Parts {
+            ring,
+            pool,
+            disk,
+            cluster,
+            node,
+            counters,
+            waker,
+            mailbox: Arc::clone(&mailbox),
+        },
         Err(error) => {
             mailbox.close();
             // The starter is waiting; it would only be gone if its own thread had been unwound.
@@ -124,8 +152,11 @@ fn set_up<T>(
     waker: &Arc<Waker>,
 ) -> Result<(Ring<T>, BufferPool), StartError> {
     let length = usize::try_from(memory.0).unwrap_or(usize::MAX);
-    let pool = BufferPool::new(length, Arc::clone(waker), Arc::clone(counters))
-        .map_err(|errno| StartError::Buffers { size: memory, source: errno.into() })?;
+    let pool =
+        BufferPool::new(length, Arc::clone(waker), Arc::clone(counters)).map_err(|errno| StartError::Buffers {
+            size: memory,
+            source: errno.into(),
+        })?;
     let mut ring = Ring::new()?;
     ring.register_arena(&pool);
     Ok((ring, pool))
@@ -133,7 +164,8 @@ fn set_up<T>(
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
 }
 
 /// How other threads speak to a reactor. Clones speak to the same one.
@@ -177,14 +209,22 @@ impl ReactorHandle {
         info: DeviceInfo,
         spec: GroupSpec,
     ) -> Result<(), HandleError> {
-        self.shared.mailbox.post(Request::AdoptStream { socket, session, info, spec })
+        self.shared.mailbox.post(Request::AdoptStream {
+            socket,
+            session,
+            info,
+            spec,
+        })
     }
 
     /// Gives the core a command. `callback` gets the result exactly once: on the reactor's thread, or, if the command
     /// is not taken, on this one before the call returns. It must not block.
     pub fn command(&self, command: Command, callback: Callback) {
         // A request that is not taken is answered by the mailbox.
-        let _ = self.shared.mailbox.post(Request::Command { command, reply: Reply::new(callback) });
+        let _ = self.shared.mailbox.post(Request::Command {
+            command,
+            reply: Reply::new(callback),
+        });
     }
 
     /// Closes the frontends' connections to a group's volume.
@@ -203,9 +243,9 @@ impl ReactorHandle {
         let mut thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner);
         let running = std::mem::replace(&mut *thread, Join::Ended(Ok(())));
         let outcome = match running {
-            Join::Running(handle) => {
-                handle.join().unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic))))
-            }
+            Join::Running(handle) => handle
+                .join()
+                .unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic)))),
             Join::Ended(outcome) => outcome,
         };
         *thread = Join::Ended(outcome.clone());

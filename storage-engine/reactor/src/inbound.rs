@@ -68,7 +68,13 @@ impl Inbounds {
         let file = context.ring.adopt(descriptor);
         let mut receiving = Box::new(Receiving::new(Rc::clone(&file)));
         receiving.landings.push(header_landing());
-        let link = Inbound { from, file, counters: context.counters.link(from), header: None, idle: None };
+        let link = Inbound {
+            from,
+            file,
+            counters: context.counters.link(from),
+            header: None,
+            idle: None,
+        };
         self.links.insert(serial, link);
         self.by_peer.insert(from, serial);
         context.ring.submit(Tag::Inbound(serial), Operation::Receive(receiving));
@@ -82,7 +88,9 @@ impl Inbounds {
         mut receiving: Box<Receiving>,
         mut result: io::Result<u32>,
     ) {
-        let Some(link) = self.links.get_mut(&serial) else { return };
+        let Some(link) = self.links.get_mut(&serial) else {
+            return;
+        };
         let mut receives = 0;
         loop {
             let was_full = result.as_ref().is_ok_and(|bytes| receiving.is_filled_by(*bytes));
@@ -115,8 +123,12 @@ impl Inbounds {
     /// At the end of a turn: goes on with the links that waited for memory.
     pub(crate) fn flush(&mut self, context: &mut Context) {
         for serial in std::mem::take(&mut self.starved) {
-            let Some(link) = self.links.get_mut(&serial) else { continue };
-            let Some(mut receiving) = link.idle.take() else { continue };
+            let Some(link) = self.links.get_mut(&serial) else {
+                continue;
+            };
+            let Some(mut receiving) = link.idle.take() else {
+                continue;
+            };
             if link.plan(context, &mut receiving) {
                 context.ring.submit(Tag::Inbound(serial), Operation::Receive(receiving));
             } else {
@@ -188,7 +200,10 @@ impl Inbound {
             receiving.filled -= frame_length;
             self.header = None;
             self.counters.frames_received.fetch_add(1, Ordering::Relaxed);
-            context.events.push(Event::Peer { from: self.from, messages });
+            context.events.push(Event::Peer {
+                from: self.from,
+                messages,
+            });
         }
         if receiving.filled < HEADER_BYTES {
             return Ok(());
@@ -205,13 +220,19 @@ impl Inbound {
 
     /// Makes room for what comes next. False if there is no memory for it.
     fn plan(&self, context: &Context, receiving: &mut Receiving) -> bool {
-        let Some(header) = self.header.as_ref().filter(|_| receiving.landings.is_empty()) else { return true };
+        let Some(header) = self.header.as_ref().filter(|_| receiving.landings.is_empty()) else {
+            return true;
+        };
         if header.payload_len > 0 {
-            let Some(buffer) = context.pool.allocate(header.payload_len as usize, Purpose::Peer) else { return false };
+            let Some(buffer) = context.pool.allocate(header.payload_len as usize, Purpose::Peer) else {
+                return false;
+            };
             receiving.landings.push(Landing::Pooled(buffer));
         }
         if header.body_len > 0 {
-            receiving.landings.insert(0, Landing::Heap(vec![0; header.body_len as usize]));
+            receiving
+                .landings
+                .insert(0, Landing::Heap(vec![0; header.body_len as usize]));
         }
         receiving.landings.push(header_landing());
         true

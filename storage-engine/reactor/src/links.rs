@@ -70,10 +70,25 @@ struct Link {
 }
 
 enum State {
-    Waiting { until: Timestamp },
-    Connecting { serial: Serial, file: Rc<RingFile>, deadline: Timestamp },
-    Greeting { serial: Serial, file: Rc<RingFile>, deadline: Timestamp },
-    Up { serial: Serial, file: Rc<RingFile>, since: Timestamp, sending: Option<usize> },
+    Waiting {
+        until: Timestamp,
+    },
+    Connecting {
+        serial: Serial,
+        file: Rc<RingFile>,
+        deadline: Timestamp,
+    },
+    Greeting {
+        serial: Serial,
+        file: Rc<RingFile>,
+        deadline: Timestamp,
+    },
+    Up {
+        serial: Serial,
+        file: Rc<RingFile>,
+        since: Timestamp,
+        sending: Option<usize>,
+    },
 }
 
 /// What the core counts a message as while it is queued.
@@ -83,7 +98,11 @@ fn charge(message: &PeerMessage) -> usize {
 
 impl Links {
     pub(crate) fn new(identity: Identity) -> Self {
-        Self { identity, links: BTreeMap::new(), dirty: BTreeSet::new() }
+        Self {
+            identity,
+            links: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+        }
     }
 
     /// Dials a peer from now on, or at another address than before.
@@ -130,7 +149,9 @@ impl Links {
         }
         link.queued_bytes += charge(&message);
         link.queue.push_back(message);
-        link.counters.bytes_queued.store(link.queued_bytes as u64, Ordering::Relaxed);
+        link.counters
+            .bytes_queued
+            .store(link.queued_bytes as u64, Ordering::Relaxed);
         if link.queued_bytes > QUEUE_BYTES_MAX {
             link.fail(context, "it does not take what it is sent");
         }
@@ -178,7 +199,9 @@ impl Links {
         result: io::Result<u32>,
     ) {
         let identity = self.identity;
-        let Some(link) = self.links.get_mut(&peer).filter(|link| link.serial() == Some(serial)) else { return };
+        let Some(link) = self.links.get_mut(&peer).filter(|link| link.serial() == Some(serial)) else {
+            return;
+        };
         match (operation, result) {
             (_, Err(error)) => link.fail(context, &error.to_string()),
             (Operation::Connect(_), Ok(_)) => link.greet(context, identity),
@@ -206,7 +229,9 @@ impl Link {
     fn serial(&self) -> Option<Serial> {
         match &self.state {
             State::Waiting { .. } => None,
-            State::Connecting { serial, .. } | State::Greeting { serial, .. } | State::Up { serial, .. } => Some(*serial),
+            State::Connecting { serial, .. } | State::Greeting { serial, .. } | State::Up { serial, .. } => {
+                Some(*serial)
+            }
         }
     }
 
@@ -217,18 +242,32 @@ impl Link {
         };
         let file = context.ring.adopt(descriptor);
         let serial = context.next_serial();
-        let connect = Connecting { file: Rc::clone(&file), address: SockaddrStorage::from(self.address) };
-        context.ring.submit(Tag::Link(self.peer, serial), Operation::Connect(Box::new(connect)));
-        self.state = State::Connecting { serial, file, deadline: context.now.after(GREETING_TIME_MAX) };
+        let connect = Connecting {
+            file: Rc::clone(&file),
+            address: SockaddrStorage::from(self.address),
+        };
+        context
+            .ring
+            .submit(Tag::Link(self.peer, serial), Operation::Connect(Box::new(connect)));
+        self.state = State::Connecting {
+            serial,
+            file,
+            deadline: context.now.after(GREETING_TIME_MAX),
+        };
     }
 
     /// The connection stands: says who calls, and awaits the answer.
     fn greet(&mut self, context: &mut Context, identity: Identity) {
-        let State::Connecting { serial, file, deadline } = &self.state else { return };
+        let State::Connecting { serial, file, deadline } = &self.state else {
+            return;
+        };
         let (serial, file, deadline) = (*serial, Rc::clone(file), *deadline);
         let tag = Tag::Link(self.peer, serial);
         let hello = Hello::new(identity.cluster, identity.node, identity.disk, self.peer).encode();
-        context.ring.submit(tag, Operation::Send(Box::new(Sending::new(Rc::clone(&file), vec![hello]))));
+        context.ring.submit(
+            tag,
+            Operation::Send(Box::new(Sending::new(Rc::clone(&file), vec![hello]))),
+        );
         let mut receiving = Receiving::new(Rc::clone(&file));
         receiving.landings.push(Landing::Heap(vec![0; HELLO_REPLY_BYTES]));
         context.ring.submit(tag, Operation::Receive(Box::new(receiving)));
@@ -244,12 +283,17 @@ impl Link {
             return self.fail(context, "the peer sent something on a link that it may only receive on");
         };
         let (serial, file) = (*serial, Rc::clone(file));
-        self.counters.bytes_received.fetch_add(u64::from(bytes), Ordering::Relaxed);
+        self.counters
+            .bytes_received
+            .fetch_add(u64::from(bytes), Ordering::Relaxed);
         receiving.filled += bytes as usize;
         if receiving.filled == HELLO_REPLY_BYTES {
             let answer = receiving.landings.pop().map(Landing::into_bytes).unwrap_or_default();
             match HelloReply::decode(&answer) {
-                Ok(HelloReply { code: HelloCode::Accepted, .. }) => self.rise(context, serial, Rc::clone(&file)),
+                Ok(HelloReply {
+                    code: HelloCode::Accepted,
+                    ..
+                }) => self.rise(context, serial, Rc::clone(&file)),
                 Ok(HelloReply { code, .. }) => return self.refused(context, code),
                 Err(error) => return self.fail(context, &error.to_string()),
             }
@@ -258,12 +302,19 @@ impl Link {
             receiving.poll_first = true;
             receiving.landings.push(Landing::Heap(vec![0; 1]));
         }
-        context.ring.submit(Tag::Link(self.peer, serial), Operation::Receive(receiving));
+        context
+            .ring
+            .submit(Tag::Link(self.peer, serial), Operation::Receive(receiving));
     }
 
     fn rise(&mut self, context: &mut Context, serial: Serial, file: Rc<RingFile>) {
         tracing::info!(peer = %self.peer, address = %self.address, "the link to a peer stands");
-        self.state = State::Up { serial, file, since: context.now, sending: None };
+        self.state = State::Up {
+            serial,
+            file,
+            since: context.now,
+            sending: None,
+        };
         self.is_reported = false;
         self.counters.up.store(1, Ordering::Relaxed);
         context.events.push(Event::PeerUp(self.peer));
@@ -278,7 +329,12 @@ impl Link {
 
     /// Encodes and sends the next frame: as many messages as its bounds allow.
     fn send_next(&mut self, context: &mut Context) {
-        let State::Up { serial, file, sending, .. } = &mut self.state else { return };
+        let State::Up {
+            serial, file, sending, ..
+        } = &mut self.state
+        else {
+            return;
+        };
         if sending.is_some() || self.queue.is_empty() {
             return;
         }
@@ -298,7 +354,9 @@ impl Link {
         buffers.push(frame.head);
         buffers.extend(frame.payload);
         let send = Sending::new(Rc::clone(file), buffers);
-        context.ring.submit(Tag::Link(self.peer, *serial), Operation::Send(Box::new(send)));
+        context
+            .ring
+            .submit(Tag::Link(self.peer, *serial), Operation::Send(Box::new(send)));
     }
 
     /// A send has ended, or a piece of it.
@@ -312,11 +370,15 @@ impl Link {
             return;
         }
         // The greeting is a send too, and nothing waits for its end.
-        let State::Up { sending, .. } = &mut self.state else { return };
+        let State::Up { sending, .. } = &mut self.state else {
+            return;
+        };
         let Some(bytes) = sending.take() else { return };
         self.queued_bytes -= bytes;
         self.counters.frames_sent.fetch_add(1, Ordering::Relaxed);
-        self.counters.bytes_queued.store(self.queued_bytes as u64, Ordering::Relaxed);
+        self.counters
+            .bytes_queued
+            .store(self.queued_bytes as u64, Ordering::Relaxed);
         context.events.push(Event::PeerDrained { to: self.peer, bytes });
         self.send_next(context);
     }

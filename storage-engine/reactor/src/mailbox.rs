@@ -17,11 +17,25 @@ const MAILBOX_LENGTH_MAX: usize = 4096;
 
 /// What another thread asks of a reactor.
 pub(crate) enum Request {
-    SetPeer { disk: DiskId, address: SocketAddr },
+    SetPeer {
+        disk: DiskId,
+        address: SocketAddr,
+    },
     RemovePeer(DiskId),
-    AdoptPeer { socket: OwnedFd, from: DiskId },
-    AdoptStream { socket: OwnedFd, session: Box<dyn FrontendSession>, info: DeviceInfo, spec: GroupSpec },
-    Command { command: Command, reply: Reply },
+    AdoptPeer {
+        socket: OwnedFd,
+        from: DiskId,
+    },
+    AdoptStream {
+        socket: OwnedFd,
+        session: Box<dyn FrontendSession>,
+        info: DeviceInfo,
+        spec: GroupSpec,
+    },
+    Command {
+        command: Command,
+        reply: Reply,
+    },
     CloseStreamsOf(GroupId),
     Stop,
 }
@@ -36,7 +50,9 @@ pub type Callback = Box<dyn FnOnce(Result<CommandReply, CommandError>) + Send>;
 
 impl Reply {
     pub(crate) fn new(callback: Callback) -> Self {
-        Self { callback: Some(callback) }
+        Self {
+            callback: Some(callback),
+        }
     }
 
     pub(crate) fn send(mut self, result: Result<CommandReply, CommandError>) {
@@ -49,7 +65,9 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if let Some(callback) = self.callback.take() {
-            callback(Err(CommandError::Refused("the disk's thread stopped before the command ended".to_owned())));
+            callback(Err(CommandError::Refused(
+                "the disk's thread stopped before the command ended".to_owned(),
+            )));
         }
     }
 }
@@ -68,7 +86,10 @@ struct Queue {
 
 impl Mailbox {
     pub(crate) fn new(waker: Arc<Waker>) -> Self {
-        Self { queue: Mutex::default(), waker }
+        Self {
+            queue: Mutex::default(),
+            waker,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

@@ -73,8 +73,21 @@ pub(crate) struct Turner<'a, M> {
 
 impl<'a, M: Machine> Turner<'a, M> {
     pub(crate) fn new(parts: Parts, machine: M, observer: &'a mut dyn Observer) -> Result<Self, Failure> {
-        let Parts { ring, pool, disk, cluster, node, counters, waker, mailbox } = parts;
-        let identity = Identity { cluster, node, disk: disk.superblock().disk };
+        let Parts {
+            ring,
+            pool,
+            disk,
+            cluster,
+            node,
+            counters,
+            waker,
+            mailbox,
+        } = parts;
+        let identity = Identity {
+            cluster,
+            node,
+            disk: disk.superblock().disk,
+        };
         let wake_event = waker.descriptor().map_err(|error| Failure::Ring(error.to_string()))?;
         let mut context = Context::new(ring, pool, counters);
         let disk = DiskIo::new(disk, &mut context)?;
@@ -112,7 +125,10 @@ impl<'a, M: Machine> Turner<'a, M> {
 
     fn turn(&mut self) -> Result<(), Failure> {
         let timeout = self.sleep_time();
-        self.context.ring.wait(timeout).map_err(|error| Failure::Ring(error.to_string()))?;
+        self.context
+            .ring
+            .wait(timeout)
+            .map_err(|error| Failure::Ring(error.to_string()))?;
         let mut completions = std::mem::take(&mut self.completions);
         self.context.ring.reap(&mut completions);
         self.context.now = clock();
@@ -175,7 +191,11 @@ impl<'a, M: Machine> Turner<'a, M> {
             Effect::DiskFailed(reason) => {
                 self.failure.get_or_insert(Failure::Disk(reason));
             }
-            Effect::LeaderChanged { group, leader, is_local } => {
+            Effect::LeaderChanged {
+                group,
+                leader,
+                is_local,
+            } => {
                 self.observer.on_leader_changed(group, leader, is_local);
             }
             Effect::Measured { stage, nanos } => self.observer.on_measured(stage, nanos),
@@ -208,7 +228,10 @@ impl<'a, M: Machine> Turner<'a, M> {
     }
 
     fn listen_for_wakes(&mut self) {
-        let read = WakeRead { event: Rc::clone(&self.wake_event), count: [0; 8] };
+        let read = WakeRead {
+            event: Rc::clone(&self.wake_event),
+            count: [0; 8],
+        };
         self.context.ring.submit(Tag::Wake, Operation::Wake(Box::new(read)));
     }
 
@@ -221,8 +244,14 @@ impl<'a, M: Machine> Turner<'a, M> {
                     self.inbounds.remove(disk);
                 }
                 Request::AdoptPeer { socket, from } => self.inbounds.adopt(&mut self.context, socket, from),
-                Request::AdoptStream { socket, session, info, spec } => {
-                    self.streams.adopt(&mut self.context, self.observer, socket, session, info, spec);
+                Request::AdoptStream {
+                    socket,
+                    session,
+                    info,
+                    spec,
+                } => {
+                    self.streams
+                        .adopt(&mut self.context, self.observer, socket, session, info, spec);
                 }
                 Request::Command { command, reply } => {
                     let id = CommandId(self.next_command);
@@ -247,8 +276,16 @@ impl<'a, M: Machine> Turner<'a, M> {
             return Duration::ZERO;
         }
         let now = clock();
-        let deadlines = [Some(self.machine.next_deadline()), self.links.next_deadline(), self.stop_at];
-        let earliest = deadlines.into_iter().flatten().min().unwrap_or_else(|| now.after(SLEEP_MAX));
+        let deadlines = [
+            Some(self.machine.next_deadline()),
+            self.links.next_deadline(),
+            self.stop_at,
+        ];
+        let earliest = deadlines
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| now.after(SLEEP_MAX));
         earliest.since(now).min(SLEEP_MAX)
     }
 
@@ -266,6 +303,9 @@ impl<'a, M: Machine> Turner<'a, M> {
         self.inbounds.close_all();
         self.context.events.clear();
         self.commands.clear();
-        tracing::debug!(operations = self.context.ring.in_flight(), "a disk's thread waits for its operations");
+        tracing::debug!(
+            operations = self.context.ring.in_flight(),
+            "a disk's thread waits for its operations"
+        );
     }
 }

@@ -35,7 +35,11 @@ const SIGNATURES: [Signature; 18] = [
     signature(4096, &0xa92b_4efc_u32.to_le_bytes(), "a member of an md RAID array"),
     signature(1024, &0xf2f5_2010_u32.to_le_bytes(), "an f2fs file system"),
     signature(0, b"bluestore block device", "a Ceph BlueStore disk"),
-    signature(4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "a bcache device"),
+    signature(
+        4096 + 24,
+        b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81",
+        "a bcache device",
+    ),
     signature(32_769, b"CD001", "an ISO 9660 image"),
     signature(512, b"EFI PART", "a GPT partition table"),
     signature(4096, b"EFI PART", "a GPT partition table"),
@@ -50,11 +54,20 @@ const SIGNATURES: [Signature; 18] = [
 pub(crate) fn recognise(file: &File, size_bytes: u64) -> io::Result<Option<String>> {
     let start = read_at(file, 0, START_BYTES, size_bytes)?;
     let start = start.as_slice();
-    let second = read_at(file, superblock::second_copy_offset(size_bytes), SUPERBLOCK_BYTES, size_bytes)?;
+    let second = read_at(
+        file,
+        superblock::second_copy_offset(size_bytes),
+        SUPERBLOCK_BYTES,
+        size_bytes,
+    )?;
     if let Some(found) = cairn(start).or_else(|| cairn(second.as_slice())) {
         return Ok(Some(found));
     }
-    let near_start = lvm(start).or_else(|| ext(start)).or_else(|| fixed(start)).or_else(|| zfs(start)).or_else(|| mbr(start));
+    let near_start = lvm(start)
+        .or_else(|| ext(start))
+        .or_else(|| fixed(start))
+        .or_else(|| zfs(start))
+        .or_else(|| mbr(start));
     if let Some(name) = near_start {
         return Ok(Some(name.to_owned()));
     }
@@ -68,7 +81,9 @@ pub(crate) fn recognise(file: &File, size_bytes: u64) -> io::Result<Option<Strin
 /// Up to `length` bytes at `offset`, zeros behind the end.
 fn read_at(file: &File, offset: u64, length: usize, size_bytes: u64) -> io::Result<AlignedBuffer> {
     let mut buffer = AlignedBuffer::zeroed(length);
-    let available = usize::try_from(size_bytes.saturating_sub(offset)).unwrap_or(length).min(length);
+    let available = usize::try_from(size_bytes.saturating_sub(offset))
+        .unwrap_or(length)
+        .min(length);
     file.read_exact_at(&mut buffer.as_mut_slice()[..available], offset)?;
     Ok(buffer)
 }
@@ -89,7 +104,10 @@ fn cairn(bytes: &[u8]) -> Option<String> {
 }
 
 fn fixed(start: &[u8]) -> Option<&'static str> {
-    SIGNATURES.iter().find(|signature| has(start, signature.offset, signature.magic)).map(|signature| signature.name)
+    SIGNATURES
+        .iter()
+        .find(|signature| has(start, signature.offset, signature.magic))
+        .map(|signature| signature.name)
 }
 
 /// An LVM2 label is in one of the first four sectors.
@@ -105,7 +123,9 @@ fn ext(start: &[u8]) -> Option<&'static str> {
         return None;
     }
     let word = |offset: usize| {
-        let bytes = start.get(SUPERBLOCK + offset..SUPERBLOCK + offset + 4).and_then(|bytes| bytes.try_into().ok());
+        let bytes = start
+            .get(SUPERBLOCK + offset..SUPERBLOCK + offset + 4)
+            .and_then(|bytes| bytes.try_into().ok());
         bytes.map_or(0, u32::from_le_bytes)
     };
     let (compatible, incompatible, read_only) = (word(92), word(96), word(100));
@@ -122,7 +142,9 @@ fn ext(start: &[u8]) -> Option<&'static str> {
 fn zfs(start: &[u8]) -> Option<&'static str> {
     let magic = 0x00ba_b10c_u64;
     let is_uberblock = |at: usize| has(start, at, &magic.to_le_bytes()) || has(start, at, &magic.to_be_bytes());
-    let mut places = (128 << 10..256 << 10).step_by(1024).chain((384 << 10..512 << 10).step_by(1024));
+    let mut places = (128 << 10..256 << 10)
+        .step_by(1024)
+        .chain((384 << 10..512 << 10).step_by(1024));
     places.any(is_uberblock).then_some("a member of a ZFS pool")
 }
 
@@ -138,7 +160,11 @@ fn at_end(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     let sectors = size_bytes / 512;
     let candidates: [(Option<u64>, &[u8], &'static str); 3] = [
         (sectors.checked_sub(1), b"EFI PART", "a backup GPT partition table"),
-        (sectors.checked_sub(16).map(|sector| sector & !7), &raid, "a member of an md RAID array"),
+        (
+            sectors.checked_sub(16).map(|sector| sector & !7),
+            &raid,
+            "a member of an md RAID array",
+        ),
         ((sectors & !127).checked_sub(128), &raid, "a member of an md RAID array"),
     ];
     for (sector, magic, name) in candidates {

@@ -22,7 +22,11 @@ pub(crate) fn prepare_adopted(descriptor: &OwnedFd) -> nix::Result<()> {
 
 /// A TCP socket for an outgoing link.
 pub(crate) fn for_link(address: &SocketAddr) -> nix::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let descriptor = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     tune(&descriptor.as_fd())?;
     Ok(descriptor)

@@ -136,7 +136,9 @@ impl Streams {
         operation: Operation,
         result: io::Result<u32>,
     ) {
-        let Some(stream) = self.streams.get_mut(&device) else { return };
+        let Some(stream) = self.streams.get_mut(&device) else {
+            return;
+        };
         self.dirty.insert(device);
         match operation {
             Operation::Receive(receiving) => {
@@ -149,7 +151,9 @@ impl Streams {
 
     /// The core has answered a request.
     pub(crate) fn reply(&mut self, device: DeviceId, tag: RequestTag, result: Result<BlockReply, BlockError>) {
-        let Some(stream) = self.streams.get_mut(&device) else { return };
+        let Some(stream) = self.streams.get_mut(&device) else {
+            return;
+        };
         if let Some(bytes) = stream.in_flight.remove(&tag) {
             stream.in_flight_bytes -= bytes;
         }
@@ -162,7 +166,9 @@ impl Streams {
         let mut due = std::mem::take(&mut self.dirty);
         due.append(&mut self.starved);
         for device in due {
-            let Some(stream) = self.streams.get_mut(&device) else { continue };
+            let Some(stream) = self.streams.get_mut(&device) else {
+                continue;
+            };
             stream.take_requests(context, device, &mut self.scratch_requests);
             stream.send(context, device);
             if stream.is_over() {
@@ -175,8 +181,12 @@ impl Streams {
 
     /// Closes the connections to a volume.
     pub(crate) fn close_group(&mut self, context: &mut Context, observer: &mut dyn Observer, group: GroupId) {
-        let devices: BTreeSet<DeviceId> =
-            self.streams.iter().filter(|(_, stream)| stream.group == group).map(|(device, _)| *device).collect();
+        let devices: BTreeSet<DeviceId> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.group == group)
+            .map(|(device, _)| *device)
+            .collect();
         for device in devices {
             self.close(context, observer, device);
         }
@@ -189,7 +199,9 @@ impl Streams {
 
     /// Whether every request has been answered and every answer sent.
     pub(crate) fn is_drained(&self) -> bool {
-        self.streams.values().all(|stream| stream.in_flight.is_empty() && stream.output_bytes == 0)
+        self.streams
+            .values()
+            .all(|stream| stream.in_flight.is_empty() && stream.output_bytes == 0)
     }
 
     /// Closes everything.
@@ -201,7 +213,9 @@ impl Streams {
     }
 
     fn close(&mut self, context: &mut Context, observer: &mut dyn Observer, device: DeviceId) {
-        let Some(stream) = self.streams.remove(&device) else { return };
+        let Some(stream) = self.streams.remove(&device) else {
+            return;
+        };
         stream.file.shutdown();
         context.counters.streams_open.fetch_sub(1, Ordering::Relaxed);
         context.events.push(Event::CloseDevice(device));
@@ -271,7 +285,10 @@ impl Stream {
                 return false;
             }
         };
-        context.counters.stream_bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+        context
+            .counters
+            .stream_bytes_received
+            .fetch_add(bytes as u64, Ordering::Relaxed);
         receiving.filled += bytes;
         let payload_length = match plan_of(receiving) {
             Plan::Protocol => 0,
@@ -307,7 +324,9 @@ impl Stream {
             Want::Nothing | Want::Bytes(0) => return false,
             Want::Bytes(length) => receiving.landings.push(self.protocol_landing(length)),
             Want::Payload { length, then } => {
-                let Some(buffer) = context.pool.allocate(length, Purpose::Frontend) else { return false };
+                let Some(buffer) = context.pool.allocate(length, Purpose::Frontend) else {
+                    return false;
+                };
                 receiving.landings.push(Landing::Pooled(buffer));
                 if then > 0 {
                     receiving.landings.push(self.protocol_landing(then));
@@ -348,9 +367,17 @@ impl Stream {
                 BlockOp::Read { length, .. } => u64::from(*length),
                 BlockOp::Flush | BlockOp::Trim { .. } | BlockOp::WriteZeroes { .. } | BlockOp::Status { .. } => 0,
             };
+            if self.in_flight.insert(tag, bytes).is_some() {
+                // The replies could not be told apart; the session is defective, the other connections are not.
+                tracing::error!(
+                    volume = self.info.name,
+                    ?tag,
+                    "a frontend used one tag for two requests"
+                );
+                self.broken = true;
+                continue;
+            }
             self.in_flight_bytes += bytes;
-            let before = self.in_flight.insert(tag, bytes);
-            assert!(before.is_none(), "a session gives each request a tag of its own");
             context.events.push(Event::Device { device, tag, op });
         }
     }
@@ -366,7 +393,9 @@ impl Stream {
         let buffers = std::mem::take(&mut self.output);
         self.sending = true;
         let send = Sending::new(Rc::clone(&self.file), buffers);
-        context.ring.submit(Tag::Stream(device), Operation::Send(Box::new(send)));
+        context
+            .ring
+            .submit(Tag::Stream(device), Operation::Send(Box::new(send)));
     }
 
     /// A send has ended, or a piece of it.
@@ -375,7 +404,10 @@ impl Stream {
             Ok(bytes) => {
                 send.gather.advance(u64::from(bytes));
                 self.output_bytes -= bytes as usize;
-                context.counters.stream_bytes_sent.fetch_add(u64::from(bytes), Ordering::Relaxed);
+                context
+                    .counters
+                    .stream_bytes_sent
+                    .fetch_add(u64::from(bytes), Ordering::Relaxed);
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => {}
             Err(error) => {

@@ -54,7 +54,9 @@ impl<T> Ring<T> {
     pub(crate) fn new() -> Result<Self, StartError> {
         let ring = build()?;
         let mut probe = Probe::new();
-        ring.submitter().register_probe(&mut probe).map_err(StartError::from_ring)?;
+        ring.submitter()
+            .register_probe(&mut probe)
+            .map_err(StartError::from_ring)?;
         for (code, name) in [
             (opcode::Writev::CODE, "WRITEV"),
             (opcode::ReadFixed::CODE, "READ_FIXED"),
@@ -111,7 +113,11 @@ impl<T> Ring<T> {
     pub(crate) fn adopt(&mut self, descriptor: OwnedFd) -> Rc<RingFile> {
         self.tidy_files();
         let slot = self.files.take().and_then(|slot| {
-            match self.ring.submitter().register_files_update(slot, &[descriptor.as_raw_fd()]) {
+            match self
+                .ring
+                .submitter()
+                .register_files_update(slot, &[descriptor.as_raw_fd()])
+            {
                 Ok(_) => Some(slot),
                 Err(_) => {
                     self.files.put_back(slot);
@@ -179,7 +185,10 @@ impl<T> Ring<T> {
             if entry.user_data() == NOBODY {
                 continue;
             }
-            #[expect(clippy::cast_possible_truncation, reason = "the value is a slab key that came from a usize")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the value is a slab key that came from a usize"
+            )]
             let InFlight { tag, operation } = self.in_flight.remove(entry.user_data() as usize);
             let result = u32::try_from(entry.result()).map_err(|_| io::Error::from_raw_os_error(-entry.result()));
             completions.push(Completion { tag, operation, result });
@@ -191,7 +200,11 @@ impl<T> Ring<T> {
         let until = Instant::now() + DRAIN_TIME_MAX;
         let mut completions = Vec::new();
         while !self.in_flight.is_empty() && Instant::now() < until {
-            self.push(&opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(NOBODY));
+            self.push(
+                &opcode::AsyncCancel2::new(CancelBuilder::any())
+                    .build()
+                    .user_data(NOBODY),
+            );
             if self.wait(Duration::from_millis(100)).is_err() {
                 break;
             }
@@ -212,6 +225,10 @@ impl<T> Drop for Ring<T> {
             );
             std::mem::forget(std::mem::take(&mut self.in_flight));
         }
+        // The kernel takes a ring apart in the background; without this, the disk's lock would outlive the thread by an
+        // unknown while. Where nothing was registered, there is nothing to give up.
+        let _ = self.ring.submitter().unregister_files();
+        let _ = self.ring.submitter().unregister_buffers();
     }
 }
 
@@ -229,7 +246,9 @@ fn build() -> Result<IoUring, StartError> {
         };
         match builder.build(SUBMISSION_ENTRIES) {
             Ok(ring) if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() => {
-                return Err(StartError::OperationMissing { name: "EXT_ARG (Linux 5.11)" });
+                return Err(StartError::OperationMissing {
+                    name: "EXT_ARG (Linux 5.11)",
+                });
             }
             Ok(ring) => return Ok(ring),
             // The flags are not known to this kernel: try fewer.
@@ -237,5 +256,7 @@ fn build() -> Result<IoUring, StartError> {
             Err(error) => return Err(StartError::from_ring(error)),
         }
     }
-    Err(StartError::from_ring(refusal.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))))
+    Err(StartError::from_ring(
+        refusal.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)),
+    ))
 }

@@ -15,7 +15,10 @@ impl Waker {
     /// A waker that nobody listens to yet. The eventfd blocks, so that the ring's read waits instead of failing.
     pub(crate) fn new() -> nix::Result<Self> {
         let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC)?;
-        Ok(Self { event, signalled: AtomicBool::new(false) })
+        Ok(Self {
+            event,
+            signalled: AtomicBool::new(false),
+        })
     }
 
     /// Wakes the thread, or does nothing if it has been woken and has not looked yet.

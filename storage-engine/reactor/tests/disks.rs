@@ -1,0 +1,172 @@
+//! Disks outside the ring: formatting, opening, refusing.
+
+mod common;
+
+use std::os::unix::fs::FileExt;
+
+use cairn_api::ids::{ClusterId, NodeId};
+use cairn_api::units::ByteSize;
+use cairn_reactor::DiskError;
+use cairn_reactor::disk::{self, FormatOptions, Owner};
+use common::{Bench, DISK_SIZE};
+
+fn owner() -> Owner {
+    Owner {
+        cluster: ClusterId::random(),
+        node: NodeId::random(),
+    }
+}
+
+#[test]
+fn a_formatted_disk_opens_and_remembers_who_claimed_it() {
+    let bench = Bench::new();
+    let path = bench.format("disk", DISK_SIZE);
+    let (mine, theirs) = (owner(), owner());
+    let mut disk = disk::open(&path, Some(mine)).unwrap();
+    assert!(disk.superblock().is_unclaimed());
+    disk.claim(mine).unwrap();
+    drop(disk);
+
+    let disk = disk::open(&path, Some(mine)).unwrap();
+    assert_eq!(
+        (disk.superblock().cluster, disk.superblock().node),
+        (mine.cluster, mine.node)
+    );
+    assert_eq!(
+        disk::inspect(&path).unwrap(),
+        *disk.superblock(),
+        "also while it is in use"
+    );
+    drop(disk);
+    let stranger = disk::open(&path, Some(theirs)).unwrap_err();
+    assert!(
+        matches!(&stranger, DiskError::OtherCluster { found, .. } if *found == mine.cluster),
+        "{stranger}"
+    );
+    let moved = Owner {
+        node: theirs.node,
+        ..mine
+    };
+    assert!(matches!(
+        disk::open(&path, Some(moved)).unwrap_err(),
+        DiskError::OtherNode { .. }
+    ));
+    let found = disk::recognise(&path).unwrap().unwrap();
+    assert!(found.contains(&mine.cluster.to_string()), "{found}");
+}
+
+#[test]
+fn a_second_open_is_refused_and_names_the_process() {
+    let bench = Bench::new();
+    let path = bench.format("disk", DISK_SIZE);
+    let first = disk::open(&path, None).unwrap();
+    let error = disk::open(&path, None).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        matches!(error, DiskError::InUse { holder: Some(pid), .. } if pid == std::process::id()),
+        "{text}"
+    );
+    assert!(text.contains("in use by another process (pid "), "{text}");
+    let forced = FormatOptions {
+        force: true,
+        segment_size: 2 << 20,
+        ..FormatOptions::default()
+    };
+    assert!(matches!(
+        disk::format(&path, forced, |_, _| ()).unwrap_err(),
+        DiskError::InUse { .. }
+    ));
+    drop(first);
+    disk::open(&path, None).unwrap();
+}
+
+#[test]
+fn a_disk_that_holds_something_is_formatted_only_by_force() {
+    let bench = Bench::new();
+    let path = bench.path("disk");
+    std::fs::write(&path, vec![0; DISK_SIZE as usize]).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"XFSB", 0).unwrap();
+    let options = FormatOptions {
+        segment_size: 2 << 20,
+        ..FormatOptions::default()
+    };
+    let error = disk::format(&path, options, |_, _| ()).unwrap_err();
+    assert!(error.to_string().contains("xfs"), "{error}");
+    let mut last = (0, 0);
+    disk::format(&path, FormatOptions { force: true, ..options }, |done, total| {
+        last = (done, total)
+    })
+    .unwrap();
+    assert_eq!(last, (DISK_SIZE, DISK_SIZE));
+    disk::open(&path, None).unwrap();
+}
+
+#[test]
+fn a_truncated_disk_is_named_and_left_alone() {
+    let bench = Bench::new();
+    let path = bench.format("disk", DISK_SIZE);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(DISK_SIZE / 2).unwrap();
+    let error = disk::open(&path, None).unwrap_err();
+    assert!(
+        matches!(error, DiskError::Truncated { found_bytes, expected_bytes, .. }
+            if found_bytes == DISK_SIZE / 2 && expected_bytes == DISK_SIZE),
+        "{error}"
+    );
+}
+
+#[test]
+fn one_corrupt_superblock_is_survived_and_two_are_named() {
+    let bench = Bench::new();
+    let path = bench.format("disk", DISK_SIZE);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xff; 64], 20).unwrap();
+    disk::open(&path, None).unwrap();
+    file.write_all_at(&[0xff; 64], DISK_SIZE - 4096 + 20).unwrap();
+    let error = disk::open(&path, None).unwrap_err();
+    assert!(matches!(error, DiskError::CorruptSuperblock { .. }), "{error}");
+    assert!(error.to_string().contains("checksum"), "{error}");
+}
+
+#[test]
+fn what_is_no_cairn_disk_is_named() {
+    let bench = Bench::new();
+    let path = bench.path("disk");
+    std::fs::write(&path, vec![0; DISK_SIZE as usize]).unwrap();
+    let error = disk::open(&path, None).unwrap_err();
+    assert!(error.to_string().contains("only zeros"), "{error}");
+    let directory = disk::inspect(bench.directory.path()).unwrap_err();
+    assert!(matches!(directory, DiskError::NotADisk { .. }), "{directory}");
+    assert!(matches!(
+        disk::open(&bench.path("absent"), None).unwrap_err(),
+        DiskError::Open { .. }
+    ));
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused_and_leave_nothing_behind() {
+    let bench = Bench::new();
+    let path = bench.path("disk");
+    for (size, word) in [(DISK_SIZE + 1, "multiple of 4096"), (8192, "too small")] {
+        let options = FormatOptions {
+            size: Some(ByteSize(size)),
+            ..FormatOptions::default()
+        };
+        let error = disk::format(&path, options, |_, _| ()).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+        assert!(!path.exists());
+    }
+    let path = bench.format("made", DISK_SIZE);
+    let shorter = FormatOptions {
+        size: Some(ByteSize(DISK_SIZE / 2)),
+        force: true,
+        segment_size: 2 << 20,
+    };
+    assert!(
+        disk::format(&path, shorter, |_, _| ())
+            .unwrap_err()
+            .to_string()
+            .contains("not made shorter")
+    );
+}
