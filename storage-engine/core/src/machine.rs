@@ -128,14 +128,6 @@ impl Core {
         }
     }
 
-    /// The block map of a volume with a replica here, to look at.
-    pub fn map(&self, group: GroupId) -> Option<&crate::map::BlockMap> {
-        match &self.phase {
-            Phase::Running(running) => running.groups.get(&group).map(Group::map),
-            _ => None,
-        }
-    }
-
     /// After a failure of the disk nothing in memory may be trusted, least of all acknowledged.
     fn note_failure(&mut self, effects: &[Effect]) {
         if effects.iter().any(|effect| matches!(effect, Effect::DiskFailed(_))) {

@@ -562,8 +562,4 @@ impl Group {
     pub(crate) fn map(&self) -> &BlockMap {
         &self.map
     }
-
-    pub(crate) fn map(&self) -> &BlockMap {
-        &self.map
-    }
 }
