@@ -201,13 +201,14 @@ pub async fn ensure_meta_group(engine: &Arc<Engine>) -> Result<(), Status> {
     let refuse = |error: crate::disks::AskError| Status::unavailable(format!("the meta group was not made: {error}"));
     ask(&thread, CoreCommand::CreateGroup(spec), COMMAND_PATIENCE).await.map_err(refuse)?;
     tracing::info!(disk = %own.disk, replica = %own.replica, "made a replica of the meta group");
-    attach_meta_group(engine, &thread).await.map_err(refuse)?;
+    attach_meta_group(engine, own.disk, &thread).await.map_err(refuse)?;
     Ok(())
 }
 
 /// The meta group's replica is on this disk: its commands are applied from where the own state machine stands.
 pub async fn attach_meta_group(
     engine: &Arc<Engine>,
+    disk: DiskId,
     thread: &Arc<dyn DiskThread>,
 ) -> Result<(), crate::disks::AskError> {
     let identity = engine.identity();
@@ -226,7 +227,7 @@ pub async fn attach_meta_group(
             .unwrap_or_default(),
         _ => Vec::new(),
     };
-    engine.meta.attach(Arc::clone(thread), members);
+    engine.meta.attach(disk, Arc::clone(thread), members);
     Ok(())
 }
 

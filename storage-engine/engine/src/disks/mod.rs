@@ -95,8 +95,6 @@ pub trait DiskThread: Send + Sync {
     fn adopt_stream(&self, socket: OwnedFd, session: Box<dyn FrontendSession>, info: DeviceInfo, spec: GroupSpec);
     /// Closes the frontends' connections to a volume.
     fn close_streams_of(&self, group: GroupId);
-    /// Closes all frontends' connections.
-    fn close_streams(&self);
     /// A control command; the callback is dropped uncalled if the thread ends first.
     fn command(&self, command: Command, callback: CommandCallback);
     /// What it counts.

@@ -1,1 +1,229 @@
-//! Disks as reactor threads.
+//! Disks as reactor threads, each with a real core.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use cairn_api::block::{DeviceInfo, FrontendSession};
+use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_core::Core;
+use cairn_core::config::{CoreConfig, Limits, Timing};
+use cairn_core::event::{Command, Effect, Event, GroupSpec, RecoverySummary, Stage};
+use cairn_core::time::Timestamp;
+use cairn_format::superblock::{Geometry, Superblock};
+use cairn_reactor::disk::{self, Disk, Owner};
+use cairn_reactor::{Config, Counters, HandleError, LinkCounters, Machine, Observer, Reactor, ReactorHandle};
+
+use super::{CommandCallback, DiskBackend, DiskError, DiskLabel, DiskObserver, DiskStats, DiskThread};
+use crate::config::DiskConfig;
+
+/// Real disks. Each is opened, and with that locked, when it is first looked at, and stays so until its thread owns it: no
+/// second engine can slip in between.
+#[derive(Default)]
+pub struct Reactors {
+    held: Mutex<BTreeMap<PathBuf, Disk>>,
+}
+
+impl Reactors {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Disk>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn label(superblock: &Superblock) -> DiskLabel {
+    DiskLabel {
+        disk: superblock.disk,
+        cluster: superblock.cluster,
+        node: superblock.node,
+        size_bytes: superblock.device_size,
+    }
+}
+
+fn refuse(error: impl std::fmt::Display) -> DiskError {
+    DiskError(error.to_string())
+}
+
+impl DiskBackend for Reactors {
+    fn inspect(&self, path: &Path) -> Result<DiskLabel, DiskError> {
+        let disk = disk::open(path, None).map_err(refuse)?;
+        let label = label(disk.superblock());
+        self.held().insert(path.to_owned(), disk);
+        Ok(label)
+    }
+
+    fn claim(&self, path: &Path, cluster: ClusterId, node: NodeId) -> Result<DiskLabel, DiskError> {
+        let mut held = self.held();
+        let disk = held.get_mut(path).ok_or_else(|| refuse("it is not open"))?;
+        disk.claim(Owner { cluster, node }).map_err(refuse)?;
+        Ok(label(disk.superblock()))
+    }
+
+    fn start(
+        &self,
+        config: &DiskConfig,
+        label: &DiskLabel,
+        observer: Arc<dyn DiskObserver>,
+    ) -> Result<Arc<dyn DiskThread>, DiskError> {
+        let disk = self.held().remove(&config.path).ok_or_else(|| refuse("it is not open"))?;
+        let geometry = disk.superblock().geometry;
+        let space = Arc::new(Space::new(geometry));
+        let core = Core::new(CoreConfig {
+            cluster: label.cluster,
+            node: label.node,
+            disk: label.disk,
+            geometry,
+            seed: uuid::Uuid::new_v4().as_u64_pair().0,
+            timing: Timing::default(),
+            limits: Limits::default(),
+        });
+        let config = Config {
+            disk,
+            cluster: label.cluster,
+            node: label.node,
+            memory: config.memory,
+            observer: Box::new(Adapter { observer, space: Arc::clone(&space) }),
+        };
+        let handle = Reactor::start(config, CoreMachine(core)).map_err(refuse)?;
+        Ok(Arc::new(ReactorThread { disk: label.disk, handle, space }))
+    }
+}
+
+/// The core as the reactor drives it.
+struct CoreMachine(Core);
+
+impl Machine for CoreMachine {
+    fn start(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.0.start(now, effects);
+    }
+
+    fn handle(&mut self, now: Timestamp, event: Event, effects: &mut Vec<Effect>) {
+        self.0.handle(now, event, effects);
+    }
+
+    fn poll(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.0.poll(now, effects);
+    }
+
+    fn next_deadline(&self) -> Timestamp {
+        self.0.next_deadline()
+    }
+}
+
+/// The room on a disk: nothing is reclaimed yet, so it is what recovery left less what was written since.
+struct Space {
+    geometry: Geometry,
+    left_at_start: AtomicU64,
+}
+
+impl Space {
+    fn new(geometry: Geometry) -> Self {
+        Self { geometry, left_at_start: AtomicU64::new(0) }
+    }
+
+    fn recovered(&self, segments_used: u32) {
+        let left = u64::from(self.geometry.segment_count.saturating_sub(segments_used)) * self.geometry.segment_size;
+        self.left_at_start.store(left, Ordering::Relaxed);
+    }
+
+    fn free_bytes(&self, written_bytes: u64) -> u64 {
+        self.left_at_start.load(Ordering::Relaxed).saturating_sub(written_bytes)
+    }
+}
+
+struct Adapter {
+    observer: Arc<dyn DiskObserver>,
+    space: Arc<Space>,
+}
+
+impl Observer for Adapter {
+    fn on_recovered(&mut self, summary: RecoverySummary) {
+        self.space.recovered(summary.segments);
+        self.observer.on_recovered(&summary);
+    }
+
+    fn on_apply(&mut self, group: GroupId, index: LogIndex, data: Bytes) {
+        self.observer.on_apply(group, index, data);
+    }
+
+    fn on_leader_changed(&mut self, group: GroupId, leader: Option<ReplicaId>, is_local: bool) {
+        self.observer.on_leader_changed(group, leader, is_local);
+    }
+
+    fn on_disk_failed(&mut self, reason: &str) {
+        self.observer.on_disk_failed(reason.to_owned());
+    }
+
+    fn on_measured(&mut self, stage: Stage, nanos: u64) {
+        self.observer.on_measured(stage, nanos);
+    }
+}
+
+struct ReactorThread {
+    disk: DiskId,
+    handle: ReactorHandle,
+    space: Arc<Space>,
+}
+
+impl ReactorThread {
+    /// A request that is not taken is lost with the thread, or asked again at the next look.
+    fn note(&self, what: &str, result: Result<(), HandleError>) {
+        if let Err(error) = result {
+            tracing::warn!(disk = %self.disk, %error, what, "the disk's thread did not take a request");
+        }
+    }
+}
+
+impl DiskThread for ReactorThread {
+    fn set_peer(&self, disk: DiskId, address: SocketAddr) {
+        self.note("a peer's address", self.handle.set_peer(disk, address));
+    }
+
+    fn adopt_peer(&self, socket: OwnedFd, from: DiskId) {
+        self.note("a peer's connection", self.handle.adopt_peer(socket, from));
+    }
+
+    fn adopt_stream(&self, socket: OwnedFd, session: Box<dyn FrontendSession>, info: DeviceInfo, spec: GroupSpec) {
+        self.note("a frontend's connection", self.handle.adopt_stream(socket, session, info, spec));
+    }
+
+    fn close_streams_of(&self, group: GroupId) {
+        self.note("the closing of a volume's connections", self.handle.close_streams_of(group));
+    }
+
+    fn command(&self, command: Command, callback: CommandCallback) {
+        self.handle.command(command, callback);
+    }
+
+    fn stats(&self) -> DiskStats {
+        let counters: &Counters = self.handle.counters();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let links = counters.links();
+        let sum = |of: fn(&LinkCounters) -> &AtomicU64| links.iter().map(|(_, link)| read(of(link))).sum();
+        let written_bytes = read(&counters.disk_bytes_written);
+        DiskStats {
+            written_bytes,
+            read_bytes: read(&counters.disk_bytes_read),
+            accepted_bytes: read(&counters.stream_bytes_received),
+            returned_bytes: read(&counters.stream_bytes_sent),
+            link_sent_bytes: sum(|link| &link.bytes_sent),
+            link_received_bytes: sum(|link| &link.bytes_received),
+            arena_used_bytes: read(&counters.arena_bytes_used),
+            arena_bytes: read(&counters.arena_bytes),
+            free_bytes: self.space.free_bytes(written_bytes),
+            streams: read(&counters.streams_open),
+        }
+    }
+
+    fn stop(&self) {
+        self.handle.stop();
+    }
+
+    fn join(&self) {
+        // How it ended was reported when it did.
+        let _ = self.handle.join();
+    }
+}

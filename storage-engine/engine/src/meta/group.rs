@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_api::ids::{GroupId, LogIndex, ReplicaId};
+use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId};
 use cairn_core::event::{Command as CoreCommand, CommandError, Member};
 use tokio::sync::{oneshot, watch};
 
@@ -123,6 +123,7 @@ pub struct Meta {
 #[derive(Default)]
 struct Local {
     thread: Option<Arc<dyn DiskThread>>,
+    disk: Option<DiskId>,
     members: Vec<Member>,
 }
 
@@ -213,13 +214,18 @@ impl Meta {
     }
 
     /// The meta group's replica lives on this disk's thread, and these are the group's members.
-    pub fn attach(&self, thread: Arc<dyn DiskThread>, members: Vec<Member>) {
-        *self.local() = Local { thread: Some(thread), members };
+    pub fn attach(&self, disk: DiskId, thread: Arc<dyn DiskThread>, members: Vec<Member>) {
+        *self.local() = Local { thread: Some(thread), disk: Some(disk), members };
+    }
+
+    /// Whether the replica is on this disk.
+    pub fn is_on(&self, disk: DiskId) -> bool {
+        self.local().disk == Some(disk)
     }
 
     /// The replica's disk serves no more.
     pub fn detach(&self) {
-        self.local().thread = None;
+        *self.local() = Local::default();
         self.set_leader(MetaLeader::default());
     }
 
