@@ -140,7 +140,7 @@ mod tests {
             let mut used = vec![false; pages as usize];
             let mut runs: Vec<(u32, u32)> = Vec::new();
             for _ in 0..20_000 {
-                if next(&mut state) % 2 == 0 || runs.is_empty() {
+                if next(&mut state).is_multiple_of(2) || runs.is_empty() {
                     let wanted = 1 + (next(&mut state) % 70) as u32;
                     if let Some(first) = buddy.allocate(wanted) {
                         for page in first..first + wanted {
@@ -152,7 +152,7 @@ mod tests {
                         runs.push((first, wanted));
                     }
                 } else {
-                    let index = (next(&mut state) % runs.len() as u64) as usize;
+                    let index = usize::try_from(next(&mut state)).unwrap() % runs.len();
                     let (first, count) = runs.swap_remove(index);
                     used[first as usize..(first + count) as usize].fill(false);
                     buddy.release(first, count);

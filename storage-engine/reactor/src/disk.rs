@@ -130,13 +130,14 @@ pub fn format(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Superblock, DiskError> {
     let create = options.size.is_some() && !path.exists();
-    if !create && !options.force {
-        if let Some(found) = recognise(path)? {
-            return Err(DiskError::Occupied {
-                path: path.to_owned(),
-                found,
-            });
-        }
+    if !create
+        && !options.force
+        && let Some(found) = recognise(path)?
+    {
+        return Err(DiskError::Occupied {
+            path: path.to_owned(),
+            found,
+        });
     }
     let result = format_locked(path, options, create, &mut progress);
     if create && result.is_err() {
@@ -166,11 +167,12 @@ fn format_locked(
         })?;
     let whole = size_bytes & !(BLOCK_BYTES - 1);
     let edge = (1_u64 << 20).min(whole);
-    let ranges = if is_device {
-        vec![0..edge, whole - edge..whole]
+    let (first_end, last_start) = if is_device {
+        (edge, whole - edge)
     } else {
-        vec![0..whole]
+        (whole, whole)
     };
+    let ranges = [0..first_end, last_start..whole];
     write_zeros(path, &file, &ranges, progress)?;
     let mut disk = Disk {
         file,
@@ -493,7 +495,10 @@ fn read_superblock(path: &Path, file: &File, size_bytes: u64) -> Result<Superblo
     let superblock = superblock::choose(first, second).map_err(|source| {
         let path = path.to_owned();
         if had_magic {
-            return DiskError::CorruptSuperblock { path, source };
+            return DiskError::CorruptSuperblock {
+                path,
+                source: Box::new(source),
+            };
         }
         let found = recognise(&path).ok().flatten();
         DiskError::NotFormatted {

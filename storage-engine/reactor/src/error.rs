@@ -185,7 +185,7 @@ pub enum DiskError {
         /// The disk.
         path: PathBuf,
         /// What is wrong with it.
-        source: ChooseError,
+        source: Box<ChooseError>,
     },
     /// The device is shorter than it was.
     #[error(

@@ -214,7 +214,6 @@ impl Sending {
     }
 
     /// `MSG_WAITALL` lets the kernel go on after a short send without a completion for each piece.
-    #[expect(clippy::cast_sign_loss, reason = "message flags are bits")]
     fn entry(&mut self) -> squeue::Entry {
         let (iovecs, count) = self.gather.remaining();
         self.message.msg_iov = iovecs;

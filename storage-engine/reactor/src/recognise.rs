@@ -181,7 +181,9 @@ fn at_end(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
 mod tests {
     use super::*;
 
-    fn image(marks: &[(u64, &[u8])]) -> Option<String> {
+    type Marks<'a> = &'a [(u64, &'a [u8])];
+
+    fn image(marks: Marks<'_>) -> Option<String> {
         let file = tempfile::tempfile().unwrap();
         file.set_len(8 << 20).unwrap();
         for (offset, bytes) in marks {
@@ -198,7 +200,7 @@ mod tests {
 
     #[test]
     fn signatures_are_told_apart() {
-        let cases: [(&[(u64, &[u8])], &str); 12] = [
+        let cases: [(Marks<'_>, &str); 12] = [
             (&[(0, b"XFSB")], "xfs"),
             (&[(1080, &[0x53, 0xef])], "ext2"),
             (&[(1080, &[0x53, 0xef]), (1024 + 92, &[4])], "ext3"),

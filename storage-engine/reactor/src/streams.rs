@@ -299,10 +299,10 @@ impl Stream {
         }
         let mut landings = std::mem::take(&mut receiving.landings).into_iter();
         let filled = std::mem::take(&mut receiving.filled);
-        if payload_length > 0 {
-            if let Some(payload) = landings.next() {
-                self.session.received_payload(payload.into_bytes());
-            }
+        if payload_length > 0
+            && let Some(payload) = landings.next()
+        {
+            self.session.received_payload(payload.into_bytes());
         }
         let protocol_length = filled - payload_length;
         if let Some(Landing::Heap(protocol)) = landings.next() {

@@ -1,4 +1,15 @@
 //! The disk on the ring: what a machine writes it reads back, whatever the buffers look like.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "test data and a printed figure"
+)]
 
 mod common;
 

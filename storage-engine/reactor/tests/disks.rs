@@ -1,4 +1,15 @@
 //! Disks outside the ring: formatting, opening, refusing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "test data and a printed figure"
+)]
 
 mod common;
 
@@ -95,7 +106,7 @@ fn a_disk_that_holds_something_is_formatted_only_by_force() {
     assert!(error.to_string().contains("xfs"), "{error}");
     let mut last = (0, 0);
     disk::format(&path, FormatOptions { force: true, ..options }, |done, total| {
-        last = (done, total)
+        last = (done, total);
     })
     .unwrap();
     assert_eq!(last, (DISK_SIZE, DISK_SIZE));

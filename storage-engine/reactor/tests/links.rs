@@ -1,4 +1,15 @@
 //! Links between cores: frames cross, what breaks is named, and a peer that stops reading harms only itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "test data and a printed figure"
+)]
 
 mod common;
 

@@ -1,4 +1,15 @@
 //! Frontend connections: payload lands aligned, replies come back, buffers return, and a slow client is held back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "test data and a printed figure"
+)]
 
 mod common;
 
@@ -28,7 +39,7 @@ fn memory(events: mpsc::Sender<String>) -> impl Machine {
             let _ = events.send(format!(
                 "write {} aligned {}",
                 data.len(),
-                data.as_ptr() as usize % 4096 == 0
+                (data.as_ptr() as usize).is_multiple_of(4096)
             ));
             blocks.insert(offset, data);
             effects.push(Effect::DeviceReply {
