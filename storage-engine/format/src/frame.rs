@@ -258,6 +258,7 @@ pub fn encode(info: &FrameInfo, records: &[FrameRecord]) -> (Bytes, u64) {
     buffer.put_u32_le(header_blocks);
     buffer.put_slice(&info.disk.to_bytes());
     for field in [
+        info.block,
         info.segment_epoch,
         info.incarnation,
         info.sequence,
