@@ -1,0 +1,25 @@
+//! Core on a deterministic cluster: whole volumes over simulated disks, links and clocks. See `support::cluster` for what
+//! is simulated, and `support::history` for what is checked.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::print_stderr,
+    unreachable_pub,
+    missing_docs,
+    reason = "a test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod catch_up;
+mod determinism;
+mod failover;
+mod fencing;
+mod full_disk;
+mod guards;
+mod io;
+mod lease;
+mod soak;
