@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_api::ids::{ClusterId, DiskId, NodeId};
 use cairn_core::event::Event;
+use cairn_core::message_bytes;
 use cairn_core::time::Timestamp;
 use cairn_format::peer::{
     BODY_BYTES_MAX, HELLO_REPLY_BYTES, Hello, HelloCode, HelloReply, MESSAGES_MAX, PAYLOAD_BYTES_MAX, PeerMessage,
@@ -91,11 +92,6 @@ enum State {
     },
 }
 
-/// What the core counts a message as while it is queued.
-fn charge(message: &PeerMessage) -> usize {
-    message.payload_bytes() + body_bytes_estimate(message)
-}
-
 impl Links {
     pub(crate) fn new(identity: Identity) -> Self {
         Self {
@@ -147,7 +143,7 @@ impl Links {
         if sending.is_none() {
             self.dirty.insert(to);
         }
-        link.queued_bytes += charge(&message);
+        link.queued_bytes += message_bytes(&message);
         link.queue.push_back(message);
         link.counters
             .bytes_queued
@@ -349,7 +345,7 @@ impl Link {
         }
         let messages: Vec<PeerMessage> = self.queue.drain(..count).collect();
         let frame = encode(&messages);
-        *sending = Some(messages.iter().map(charge).sum());
+        *sending = Some(messages.iter().map(message_bytes).sum());
         let mut buffers: Vec<Bytes> = Vec::with_capacity(1 + frame.payload.len());
         buffers.push(frame.head);
         buffers.extend(frame.payload);

@@ -182,7 +182,7 @@ fn a_client_that_does_not_read_its_replies_is_held_back() {
     let mut writer = stream.try_clone().unwrap();
     let asking = std::thread::spawn(move || {
         for number in 1..=READS {
-            writer.write_all(&request(2, (number as u64) << 16, LENGTH)).unwrap();
+            writer.write_all(&request(2, (number as u64) << 32, LENGTH)).unwrap();
         }
     });
     wait_for(&events, &format!("read {LENGTH}"));

@@ -150,7 +150,7 @@ pub fn info() -> DeviceInfo {
 pub const HEAD: usize = 16;
 
 /// A request is `[kind u32, length u32, tag u64]` and, for kind 1 (write), the payload; kind 2 reads; the offset is the
-/// tag's low 16 bits; kind 3 ends the session. A reply is `[status u32, length u32, tag u64]` and the data.
+/// tag's low 32 bits; kind 3 ends the session. A reply is `[status u32, length u32, tag u64]` and the data.
 #[derive(Default)]
 pub struct TinySession {
     head: Vec<u8>,
@@ -190,7 +190,7 @@ impl FrontendSession for TinySession {
         let field = |at: usize| u32::from_le_bytes(self.head[at..at + 4].try_into().unwrap());
         let (kind, length) = (field(0), field(4));
         let tag = Tag(u64::from_le_bytes(self.head[8..16].try_into().unwrap()));
-        let offset = tag.0 & 0xffff;
+        let offset = tag.0 & 0xffff_ffff;
         self.head.clear();
         match kind {
             1 => self.pending = Some((tag, length as usize)),
@@ -209,7 +209,7 @@ impl FrontendSession for TinySession {
         self.requests.push((
             tag,
             BlockOp::Write {
-                offset: tag.0 & 0xffff,
+                offset: tag.0 & 0xffff_ffff,
                 data: payload,
             },
         ));
@@ -235,9 +235,10 @@ impl FrontendSession for TinySession {
         head.put_u64_le(tag.0);
         self.output.push(head.freeze());
         for piece in pieces {
-            if let ReadPiece::Data(data) = piece {
-                self.output.push(data.clone());
-            }
+            self.output.push(match piece {
+                ReadPiece::Data(data) => data.clone(),
+                ReadPiece::Zeros(length) => vec![0; usize::try_from(*length).unwrap()].into(),
+            });
         }
     }
 

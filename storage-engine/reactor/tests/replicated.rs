@@ -1,0 +1,266 @@
+//! Three real cores on three reactors: what a frontend writes is on three disks, and is read back after a restart.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "test data and a printed figure"
+)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use cairn_api::block::DeviceInfo;
+use cairn_api::ids::{ClusterId, GroupId, NodeId, ReplicaId};
+use cairn_api::units::ByteSize;
+use cairn_core::Core;
+use cairn_core::config::{CoreConfig, Limits, Timing};
+use cairn_core::event::{Command, CommandReply, GroupSpec, Member};
+use cairn_reactor::disk::{self, FormatOptions};
+use cairn_reactor::{Config, NoObserver, Reactor, ReactorHandle};
+use common::{Bench, HEAD, TinySession, accept_links, request};
+
+const DISK_BYTES: u64 = 256 << 20;
+const VOLUME_BYTES: u64 = 32 << 20;
+
+/// Three reactors that know one another.
+struct Trio {
+    reactors: Vec<ReactorHandle>,
+    spec: GroupSpec,
+}
+
+fn start(paths: &[PathBuf]) -> Trio {
+    let disks: Vec<_> = paths.iter().map(|path| disk::open(path, None).unwrap()).collect();
+    let members: Vec<Member> = disks
+        .iter()
+        .enumerate()
+        .map(|(number, disk)| Member {
+            replica: ReplicaId(number as u64 + 1),
+            node: NodeId::from_bytes([number as u8 + 1; 16]),
+            disk: disk.superblock().disk,
+        })
+        .collect();
+    let spec = GroupSpec {
+        group: GroupId(5),
+        size_blocks: VOLUME_BYTES / 4096,
+        members: members.clone(),
+    };
+    let cluster = ClusterId::from_bytes([9; 16]);
+    let reactors: Vec<ReactorHandle> = disks
+        .into_iter()
+        .zip(&members)
+        .map(|(disk, member)| {
+            let core = Core::new(CoreConfig {
+                cluster,
+                node: member.node,
+                disk: member.disk,
+                geometry: disk.superblock().geometry,
+                seed: member.replica.get(),
+                timing: Timing::default(),
+                limits: Limits::default(),
+            });
+            let observer = Box::new(NoObserver);
+            let config = Config {
+                disk,
+                cluster,
+                node: member.node,
+                memory: ByteSize(64 << 20),
+                observer,
+            };
+            Reactor::start(config, core).unwrap()
+        })
+        .collect();
+    let addresses: Vec<_> = reactors
+        .iter()
+        .map(|reactor| {
+            let reactor = reactor.clone();
+            accept_links(move |socket, from| {
+                let _ = reactor.adopt_peer(socket, from);
+            })
+        })
+        .collect();
+    for (reactor, own) in reactors.iter().zip(&members) {
+        for (member, address) in members
+            .iter()
+            .zip(&addresses)
+            .filter(|(member, _)| member.disk != own.disk)
+        {
+            reactor.set_peer(member.disk, *address).unwrap();
+        }
+    }
+    Trio { reactors, spec }
+}
+
+impl Trio {
+    fn create_group(&self) {
+        for reactor in &self.reactors {
+            let (answer, answered) = mpsc::channel();
+            let create = Command::CreateGroup(self.spec.clone());
+            reactor.command(create, Box::new(move |result| answer.send(result).unwrap()));
+            assert_eq!(
+                answered.recv_timeout(Duration::from_secs(10)).unwrap(),
+                Ok(CommandReply::Done)
+            );
+        }
+    }
+
+    fn connect(&self, to: usize) -> UnixStream {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let info = DeviceInfo {
+            name: "volume".to_owned(),
+            description: String::new(),
+            size_bytes: VOLUME_BYTES,
+            read_only: false,
+        };
+        let session = Box::<TinySession>::default();
+        self.reactors[to]
+            .adopt_stream(far.into(), session, info, self.spec.clone())
+            .unwrap();
+        near
+    }
+
+    fn stop(self) {
+        self.reactors.iter().for_each(ReactorHandle::stop);
+        for reactor in &self.reactors {
+            reactor.join().unwrap();
+            let counters = reactor.counters();
+            assert_eq!(
+                counters.arena_bytes_used.load(Ordering::Relaxed),
+                0,
+                "every buffer came back"
+            );
+            assert_eq!(counters.heap_bytes_used.load(Ordering::Relaxed), 0);
+        }
+    }
+}
+
+fn reply(stream: &mut UnixStream) -> Vec<u8> {
+    let mut head = [0; HEAD];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(
+        u32::from_le_bytes(head[..4].try_into().unwrap()),
+        0,
+        "the request succeeded"
+    );
+    let mut data = vec![0; u32::from_le_bytes(head[4..8].try_into().unwrap()) as usize];
+    stream.read_exact(&mut data).unwrap();
+    data
+}
+
+/// Sends `count` requests with `depth` of them in flight, and returns operations a second.
+fn run(stream: &mut UnixStream, kind: u32, depth: usize, count: u64, length: usize) -> f64 {
+    let mut writer = stream.try_clone().unwrap();
+    let (permits, taken) = mpsc::sync_channel(depth);
+    let started = Instant::now();
+    let asking = std::thread::spawn(move || {
+        for number in 0..count {
+            permits.send(()).unwrap();
+            let blocks = VOLUME_BYTES / length as u64;
+            let offset = (number * 7919 % blocks) * length as u64;
+            let mut message = request(kind, number << 32 | offset, length);
+            if kind == 1 {
+                message.resize(HEAD + length, number as u8);
+            }
+            writer.write_all(&message).unwrap();
+        }
+    });
+    for _ in 0..count {
+        reply(stream);
+        taken.recv().unwrap();
+    }
+    asking.join().unwrap();
+    count as f64 / started.elapsed().as_secs_f64()
+}
+
+#[test]
+fn writes_are_on_three_disks_and_survive_a_restart_of_all() {
+    let bench = Bench::new();
+    let paths: Vec<PathBuf> = ["a", "b", "c"].iter().map(|name| bench.path(name)).collect();
+    for path in &paths {
+        let options = FormatOptions {
+            size: Some(ByteSize(DISK_BYTES)),
+            ..FormatOptions::default()
+        };
+        disk::format(path, options, |_, _| ()).unwrap();
+    }
+    let trio = start(&paths);
+    trio.create_group();
+    let mut stream = trio.connect(0);
+    const LENGTH: usize = 64 << 10;
+    for number in 0..32_u64 {
+        stream
+            .write_all(&request(1, number << 32 | (number * LENGTH as u64), LENGTH))
+            .unwrap();
+        stream.write_all(&vec![number as u8 + 1; LENGTH]).unwrap();
+    }
+    for _ in 0..32 {
+        reply(&mut stream);
+    }
+    drop(stream);
+    trio.stop();
+
+    let trio = start(&paths);
+    let mut stream = trio.connect(1);
+    for number in 0..32_u64 {
+        stream
+            .write_all(&request(2, number << 32 | (number * LENGTH as u64), LENGTH))
+            .unwrap();
+        assert!(reply(&mut stream) == vec![number as u8 + 1; LENGTH], "piece {number}");
+    }
+    trio.stop();
+}
+
+#[test]
+fn throughput_is_printed() {
+    let bench = Bench::new();
+    let paths: Vec<PathBuf> = ["a", "b", "c"].iter().map(|name| bench.path(name)).collect();
+    for path in &paths {
+        let options = FormatOptions {
+            size: Some(ByteSize(DISK_BYTES)),
+            ..FormatOptions::default()
+        };
+        disk::format(path, options, |_, _| ()).unwrap();
+    }
+    let trio = start(&paths);
+    trio.create_group();
+    let mut stream = trio.connect(0);
+    run(&mut stream, 1, 1, 1, 4096);
+    for (kind, depth, count, length) in [
+        (1, 1, 500, 4096),
+        (1, 32, 8000, 4096),
+        (2, 1, 2000, 4096),
+        (2, 32, 20_000, 4096),
+        (1, 8, 64, 1 << 20),
+        (2, 8, 64, 1 << 20),
+    ] {
+        let per_second = run(&mut stream, kind, depth, count, length);
+        println!(
+            "{} of {length} bytes, depth {depth}: {per_second:.0} a second, {:.0} us, {:.0} MB/s",
+            if kind == 1 { "writes" } else { "reads" },
+            depth as f64 / per_second * 1e6,
+            per_second * length as f64 / 1e6
+        );
+    }
+    for reactor in &trio.reactors {
+        let counters = reactor.counters();
+        println!(
+            "disk: {} bytes in {} writes, {} bounced; {} turns",
+            counters.disk_bytes_written.load(Ordering::Relaxed),
+            counters.disk_writes.load(Ordering::Relaxed),
+            counters.disk_bytes_bounced.load(Ordering::Relaxed),
+            counters.turns.load(Ordering::Relaxed)
+        );
+    }
+    trio.stop();
+}
