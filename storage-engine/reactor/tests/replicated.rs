@@ -221,6 +221,18 @@ fn writes_are_on_three_disks_and_survive_a_restart_of_all() {
     trio.stop();
 }
 
+/// Processor time of all reactor threads of this process, in microseconds.
+fn reactors_cpu_us() -> u64 {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let of_thread = |path: PathBuf| {
+        let name = std::fs::read_to_string(path.join("comm")).ok()?;
+        let times = std::fs::read_to_string(path.join("schedstat")).ok()?;
+        let nanos: u64 = times.split_whitespace().next()?.parse().ok()?;
+        (name.trim() == "cairn-disk").then_some(nanos / 1000)
+    };
+    threads.filter_map(|thread| of_thread(thread.ok()?.path())).sum()
+}
+
 #[test]
 fn throughput_is_printed() {
     let bench = Bench::new();
@@ -244,9 +256,11 @@ fn throughput_is_printed() {
         (1, 8, 64, 1 << 20),
         (2, 8, 64, 1 << 20),
     ] {
+        let cpu_before = reactors_cpu_us();
         let per_second = run(&mut stream, kind, depth, count, length);
+        let cpu_us = (reactors_cpu_us() - cpu_before) as f64 / count as f64;
         println!(
-            "{} of {length} bytes, depth {depth}: {per_second:.0} a second, {:.0} us, {:.0} MB/s",
+            "{} of {length} bytes, depth {depth}: {per_second:.0} a second, {:.0} us, {:.0} MB/s, {cpu_us:.1} us CPU each",
             if kind == 1 { "writes" } else { "reads" },
             depth as f64 / per_second * 1e6,
             per_second * length as f64 / 1e6
