@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use cairn_api::units::{BLOCK_BYTES, ByteSize};
 use cairn_format::superblock::{SEGMENT_COUNT_MIN, SEGMENT_SIZE_DEFAULT, SEGMENTS_START_DEFAULT};
+use cairn_reactor::DiskError;
 use cairn_reactor::disk::{self, FormatOptions};
-use cairn_reactor::error::DiskError;
 use nix::sys::statvfs::statvfs;
 
 use crate::error::{CliError, Kind};

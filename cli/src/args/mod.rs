@@ -52,7 +52,7 @@ pub struct GlobalArgs {
     /// tried in turn until one answers [default: 127.0.0.1:7400]
     #[arg(long = "engine", global = true, value_name = "HOST[:PORT]", env = "CAIRN_ENGINE", value_delimiter = ',',
           value_parser = parse_engine, help_heading = "Global options")]
-    engines: Vec<String>,
+    addresses: Vec<String>,
     /// How to print results: a table for people, JSON for programs (sizes in bytes)
     #[arg(
         short,
@@ -72,7 +72,7 @@ pub struct GlobalArgs {
 impl GlobalArgs {
     /// The engines to try: those named, or the default.
     pub fn engines_or_default(&self) -> Vec<String> {
-        if self.engines.is_empty() {
+        if self.addresses.is_empty() {
             vec![ENGINE_DEFAULT.to_owned()]
         } else {
             self.engines_named()
@@ -81,8 +81,8 @@ impl GlobalArgs {
 
     /// The engines that were named by flag or environment, each once, in the order given.
     pub fn engines_named(&self) -> Vec<String> {
-        let mut engines: Vec<String> = Vec::with_capacity(self.engines.len());
-        for engine in &self.engines {
+        let mut engines: Vec<String> = Vec::with_capacity(self.addresses.len());
+        for engine in &self.addresses {
             if !engines.contains(engine) {
                 engines.push(engine.clone());
             }
@@ -205,6 +205,16 @@ mod tests {
             parse("cairn volume list").unwrap().global.timeout,
             Duration::from_secs(30)
         );
+    }
+
+    #[test]
+    fn a_commands_own_flags_do_not_collide_with_the_global_ones() {
+        let cli = parse("cairn dev --dir d --engines 5 --engine 10.0.0.1 --base-port 7500 --disk-size 1GiB").unwrap();
+        assert_eq!(cli.global.engines_named(), ["10.0.0.1:7400"]);
+        let Command::Dev(dev) = cli.command else {
+            panic!("not dev")
+        };
+        assert_eq!((dev.engines, dev.base_port), (Some(5), Some(7500)));
     }
 
     #[test]

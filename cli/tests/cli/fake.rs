@@ -1,0 +1,209 @@
+//! An engine of make-believe: the control API over a catalogue in memory, with switches for what can go wrong.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use cairn_api::control::control_server::{Control, ControlServer};
+use cairn_api::control::*;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+/// What the fake knows, and how it is to behave.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) node: NodeInfo,
+    pub(crate) cluster: ClusterStatus,
+    pub(crate) volumes: BTreeMap<String, Volume>,
+    /// Looks at a new volume until it is ready.
+    pub(crate) looks_until_ready: u32,
+    /// Calls that are answered with "not now" before one is served.
+    pub(crate) not_now: u32,
+    /// Every `InitCluster` that arrived.
+    pub(crate) inits: Vec<InitClusterRequest>,
+}
+
+/// A fake that serves until it is dropped.
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    _runtime: Runtime,
+}
+
+impl Fake {
+    /// Starts one in state `state`.
+    pub(crate) fn start(state: State) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let state = Arc::new(Mutex::new(state));
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = ControlServer::new(Service(state.clone()));
+        runtime.spawn(
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        Self {
+            address,
+            state,
+            _runtime: runtime,
+        }
+    }
+
+    /// Its state, to look at or to change.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+struct Service(Arc<Mutex<State>>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Service {
+    fn enter(&self) -> Result<MutexGuard<'_, State>, Status> {
+        let mut state = self.0.lock().unwrap();
+        if state.not_now > 0 {
+            state.not_now -= 1;
+            return Err(Status::unavailable("the meta group has no leader"));
+        }
+        Ok(state)
+    }
+}
+
+fn not_there(name: &str) -> Status {
+    Status::not_found(format!("there is no volume '{name}'"))
+}
+
+#[tonic::async_trait]
+impl Control for Service {
+    async fn get_node(&self, _: Request<GetNodeRequest>) -> Answer<NodeInfo> {
+        Ok(Response::new(self.enter()?.node.clone()))
+    }
+
+    async fn init_cluster(&self, request: Request<InitClusterRequest>) -> Answer<InitClusterReply> {
+        let mut state = self.enter()?;
+        let request = request.into_inner();
+        state.node.cluster_id = request.cluster_id.clone();
+        state.cluster = ClusterStatus {
+            cluster_id: request.cluster_id.clone(),
+            cluster_name: request.cluster_name.clone(),
+            meta_leader: request.nodes[0].name.clone(),
+            nodes: request
+                .nodes
+                .iter()
+                .map(|spec| crate::engines::status(spec.clone(), true))
+                .collect(),
+            volumes: Vec::new(),
+        };
+        state.inits.push(request);
+        Ok(Response::new(InitClusterReply {}))
+    }
+
+    async fn get_cluster(&self, _: Request<GetClusterRequest>) -> Answer<ClusterStatus> {
+        let state = self.enter()?;
+        let volumes = state.volumes.values().cloned().collect();
+        Ok(Response::new(ClusterStatus {
+            volumes,
+            ..state.cluster.clone()
+        }))
+    }
+
+    async fn get_catalogue(&self, _: Request<GetCatalogueRequest>) -> Answer<Catalogue> {
+        let state = self.enter()?;
+        Ok(Response::new(Catalogue {
+            cluster_id: state.cluster.cluster_id.clone(),
+            cluster_name: state.cluster.cluster_name.clone(),
+            revision: 1,
+            nodes: state
+                .cluster
+                .nodes
+                .iter()
+                .filter_map(|node| node.spec.clone())
+                .collect(),
+            volumes: state.volumes.values().cloned().collect(),
+        }))
+    }
+
+    async fn create_volume(&self, request: Request<CreateVolumeRequest>) -> Answer<Volume> {
+        let mut state = self.enter()?;
+        let request = request.into_inner();
+        if let Some(volume) = state.volumes.get(&request.name) {
+            if volume.size_bytes == request.size_bytes {
+                return Ok(Response::new(volume.clone()));
+            }
+            return Err(Status::already_exists(format!(
+                "its size is {} bytes, not {}",
+                volume.size_bytes, request.size_bytes
+            )));
+        }
+        let mut volume = crate::engines::volume(&request.name, request.size_bytes, request.replicas);
+        if state.looks_until_ready > 0 {
+            volume.set_state(VolumeState::Creating);
+        }
+        state.volumes.insert(request.name, volume.clone());
+        Ok(Response::new(volume))
+    }
+
+    async fn list_volumes(&self, _: Request<ListVolumesRequest>) -> Answer<ListVolumesReply> {
+        Ok(Response::new(ListVolumesReply {
+            volumes: self.enter()?.volumes.values().cloned().collect(),
+        }))
+    }
+
+    async fn get_volume(&self, request: Request<GetVolumeRequest>) -> Answer<Volume> {
+        let mut state = self.enter()?;
+        let name = request.into_inner().name;
+        state.looks_until_ready = state.looks_until_ready.saturating_sub(1);
+        let ready = state.looks_until_ready == 0;
+        let volume = state.volumes.get_mut(&name).ok_or_else(|| not_there(&name))?;
+        if ready {
+            volume.set_state(VolumeState::Ready);
+        }
+        Ok(Response::new(volume.clone()))
+    }
+
+    async fn delete_volume(&self, request: Request<DeleteVolumeRequest>) -> Answer<DeleteVolumeReply> {
+        let mut state = self.enter()?;
+        let request = request.into_inner();
+        let volume = state
+            .volumes
+            .get(&request.name)
+            .ok_or_else(|| not_there(&request.name))?;
+        if !volume.attached_to.is_empty() && !request.force {
+            return Err(Status::failed_precondition(format!(
+                "it is attached to node {}",
+                volume.attached_to
+            )));
+        }
+        state.volumes.remove(&request.name);
+        Ok(Response::new(DeleteVolumeReply {}))
+    }
+
+    async fn detach_volume(&self, request: Request<DetachVolumeRequest>) -> Answer<DetachVolumeReply> {
+        let mut state = self.enter()?;
+        let name = request.into_inner().name;
+        let volume = state.volumes.get_mut(&name).ok_or_else(|| not_there(&name))?;
+        volume.attached_to.clear();
+        Ok(Response::new(DetachVolumeReply { epoch: 4 }))
+    }
+
+    async fn list_local_replicas(&self, _: Request<ListLocalReplicasRequest>) -> Answer<ListLocalReplicasReply> {
+        Err(Status::unimplemented("the command never asks this"))
+    }
+
+    async fn report_replica(&self, _: Request<ReportReplicaRequest>) -> Answer<ReportReplicaReply> {
+        Err(Status::unimplemented("the command never asks this"))
+    }
+
+    async fn register_node(&self, _: Request<RegisterNodeRequest>) -> Answer<RegisterNodeReply> {
+        Err(Status::unimplemented("the command never asks this"))
+    }
+}
