@@ -300,6 +300,19 @@ pub fn header_bytes_of(first_block: &[u8]) -> Result<usize, FormatError> {
     take_header_blocks(&mut reader).map(|blocks| (blocks * BLOCK_SIZE) as usize)
 }
 
+/// The disk and the opening of the log that a block at hand claims to be a frame header of, whether or not it is whole.
+///
+/// For the beginnings of frames that were torn: on a disk that writes sectors whole, these fields are intact as soon as
+/// the magic number is there.
+pub fn claims_of(first_block: &[u8]) -> Option<(DiskId, u64)> {
+    let mut reader = Reader::new(STRUCTURE, first_block);
+    reader.magic(MAGIC).ok()?;
+    reader.take("chain value, version, flags, header length", 16).ok()?;
+    let disk = reader.disk("disk").ok()?;
+    reader.take("block and segment epoch", 16).ok()?;
+    Some((disk, reader.u64("incarnation").ok()?))
+}
+
 fn take_header_blocks(reader: &mut Reader<'_>) -> Result<u32, FormatError> {
     let blocks = reader.u32("header length")?;
     if (1..=HEADER_BLOCKS_MAX).contains(&blocks) {

@@ -70,6 +70,7 @@ proptest! {
         prop_assert!(bytes.len() <= FRAME_HEADER_BYTES_MAX);
         let decoded = frame::decode(&bytes).unwrap();
         prop_assert_eq!(decoded.info, info);
+        prop_assert_eq!(frame::claims_of(&bytes), Some((info.disk, info.incarnation)));
         prop_assert_eq!(decoded.chain, chain);
         prop_assert_eq!(decoded.header_blocks as usize * BLOCK_SIZE as usize, bytes.len());
         prop_assert_eq!(decoded.records, records);

@@ -11,6 +11,8 @@
 mod parse;
 pub mod recovery;
 mod space;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use bytes::Bytes;

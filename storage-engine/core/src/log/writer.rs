@@ -85,7 +85,7 @@ impl LogWriter {
     /// If a setting is outside its bounds.
     pub fn with_settings(disk: DiskId, geometry: Geometry, tail: LogTail, settings: LogSettings) -> Self {
         assert!(
-            (1..=WINDOW_FRAMES_MAX as usize).contains(&settings.frames_in_flight_max),
+            (1..=WINDOW_FRAMES_MAX).contains(&(settings.frames_in_flight_max as u64)),
             "1 to 64 frames in flight"
         );
         assert!(

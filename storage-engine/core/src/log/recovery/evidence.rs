@@ -12,16 +12,62 @@ use super::walk::End;
 use super::{Context, Input, Outcome, Phase, READ_BYTES_MAX, RecoverySink, Step};
 use crate::log::LogTail;
 
+/// A torn frame is believed to be of an opening at most so many after the last one that is known for sure: so many
+/// openings may have come to nothing one after the other. Beyond it the number itself is damaged.
+const INCARNATIONS_TORN_MAX: u64 = 1 << 20;
+
 /// A stretch of one segment to be searched, in bytes from the start of the disk.
 struct Stretch {
     segment: u32,
     from: u64,
     to: u64,
+    /// Before this place a long read has failed: go block by block around what cannot be read.
+    careful_to: u64,
+    /// The length of the next read, if a frame header there is known to be so long.
+    header_bytes: u64,
+}
+
+impl Stretch {
+    const fn new(segment: u32, from: u64, to: u64) -> Self {
+        Self {
+            segment,
+            from,
+            to,
+            careful_to: 0,
+            header_bytes: 0,
+        }
+    }
+
+    /// The next read.
+    fn next_piece(&self) -> Option<(u64, u32)> {
+        let wanted = match (self.from < self.careful_to, self.header_bytes) {
+            (true, 0) => BLOCK_BYTES,
+            (true, header_bytes) => header_bytes,
+            (false, _) => u64::from(READ_BYTES_MAX),
+        };
+        let length = wanted.min(self.to.saturating_sub(self.from));
+        u32::try_from(length)
+            .ok()
+            .filter(|length| *length > 0)
+            .map(|length| (self.from, length))
+    }
+
+    /// The next read has failed.
+    fn failed(&mut self) {
+        if self.from < self.careful_to {
+            self.from += BLOCK_BYTES;
+        } else {
+            self.careful_to = self.from + u64::from(READ_BYTES_MAX);
+        }
+        self.header_bytes = 0;
+    }
 }
 
 pub(super) struct Evidence {
     trail: Trail,
     end: End,
+    /// The segment that the first missing frame was, or would have been, in.
+    segment: u32,
     stretch: Option<Stretch>,
     /// Segments to be searched after this stretch, while frames are found.
     candidates: VecDeque<u32>,
@@ -35,8 +81,11 @@ pub(super) struct Evidence {
 
 /// What a piece of a stretch says.
 enum Verdict {
-    /// Go on at this offset.
-    GoOn(u64),
+    /// Go on at this offset, with a frame header of so many bytes (0: not known).
+    GoOn {
+        offset: u64,
+        header_bytes: u64,
+    },
     Proof(String),
     Unsupported {
         offset: u64,
@@ -48,15 +97,19 @@ impl Evidence {
     pub(super) fn new(mut trail: Trail, end: End, context: &Context<'_>) -> Self {
         trail.is_unreadable |= matches!(end, End::Unreadable(_)) || context.headers.has_unreadable();
         trail.saw(context.headers.incarnation_max());
-        let stretch = trail.at.open.map(|open| Stretch {
-            segment: open.segment,
-            from: open.cursor,
-            to: context.geometry.segment_end(open.segment),
-        });
-        let candidates = context.headers.beyond(&trail.path).into();
+        let stretch = trail
+            .at
+            .open
+            .map(|open| Stretch::new(open.segment, open.cursor, context.geometry.segment_end(open.segment)));
+        let candidates: VecDeque<u32> = context.headers.beyond(&trail.path).into();
+        let segment = trail
+            .at
+            .open
+            .map_or(candidates.front().copied().unwrap_or(0), |open| open.segment);
         Self {
             trail,
             end,
+            segment,
             stretch,
             candidates,
             is_last_if_empty: false,
@@ -85,7 +138,7 @@ impl Evidence {
             }
         }
         loop {
-            if let Some((offset, length)) = self.next_piece() {
+            if let Some((offset, length)) = self.stretch.as_ref().and_then(Stretch::next_piece) {
                 return Step::Read {
                     offset,
                     length,
@@ -98,24 +151,12 @@ impl Evidence {
         }
     }
 
-    fn next_piece(&self) -> Option<(u64, u32)> {
-        let stretch = self.stretch.as_ref().filter(|stretch| stretch.from < stretch.to)?;
-        let length = u32::try_from(stretch.to - stretch.from)
-            .unwrap_or(u32::MAX)
-            .min(READ_BYTES_MAX);
-        Some((stretch.from, length))
-    }
-
     fn begin_candidate(&mut self, context: &Context<'_>) -> bool {
         let Some(segment) = self.candidates.pop_front() else {
             return false;
         };
         let from = context.geometry.segment_offset(segment) + BLOCK_BYTES;
-        self.stretch = Some(Stretch {
-            segment,
-            from,
-            to: context.geometry.segment_end(segment),
-        });
+        self.stretch = Some(Stretch::new(segment, from, context.geometry.segment_end(segment)));
         self.is_last_if_empty = true;
         self.has_found = false;
         true
@@ -124,7 +165,7 @@ impl Evidence {
     fn vouched_by_header(&self, context: &Context<'_>) -> Option<Outcome> {
         let sequence = self.trail.at.sequence;
         let header = context.headers.vouching(sequence, &self.trail.path)?;
-        Some(self.lost(format!(
+        Some(self.lost(&format!(
             "the header of segment {} says that all frames up to {} were durable before its first, {}",
             header.segment, header.durable_upto, header.first_sequence
         )))
@@ -134,17 +175,17 @@ impl Evidence {
         let mut stretch = self.stretch.take()?;
         let outcome = match input.result {
             Ok(bytes) => match self.search(context, &stretch, &bytes) {
-                Verdict::GoOn(offset) => {
-                    stretch.from = offset;
+                Verdict::GoOn { offset, header_bytes } => {
+                    (stretch.from, stretch.header_bytes) = (offset, header_bytes);
                     None
                 }
-                Verdict::Proof(evidence) => Some(self.lost(evidence)),
+                Verdict::Proof(evidence) => Some(self.lost(&evidence)),
                 Verdict::Unsupported { offset, error } => Some(Outcome::Unsupported { offset, error }),
             },
             Err(_) => {
                 // What cannot be read proves nothing, either way: but the log must not go on here.
                 self.trail.is_unreadable = true;
-                stretch.from += u64::from(READ_BYTES_MAX);
+                stretch.failed();
                 None
             }
         };
@@ -161,8 +202,11 @@ impl Evidence {
                 continue;
             };
             if place + header_bytes > bytes.len() {
-                if place > 0 && offset + header_bytes as u64 <= stretch.to {
-                    return Verdict::GoOn(offset);
+                if offset + header_bytes as u64 <= stretch.to {
+                    return Verdict::GoOn {
+                        offset,
+                        header_bytes: header_bytes as u64,
+                    };
                 }
                 continue;
             }
@@ -173,10 +217,14 @@ impl Evidence {
                     }
                 }
                 Err(error) if error.is_newer() => return Verdict::Unsupported { offset, error },
-                Ok(_) | Err(_) => {}
+                Ok(_) => {}
+                Err(_) => self.saw_torn(context, &bytes[place..]),
             }
         }
-        Verdict::GoOn(stretch.from + bytes.len() as u64)
+        Verdict::GoOn {
+            offset: stretch.from + bytes.len() as u64,
+            header_bytes: 0,
+        }
     }
 
     /// A valid frame of this disk stands beyond the end of the log.
@@ -195,19 +243,30 @@ impl Evidence {
         })
     }
 
-    fn lost(&self, evidence: String) -> Outcome {
-        let at = &self.trail.at;
-        let first_free = self.candidates.front().copied().unwrap_or(0);
-        let segment = at.open.map_or(first_free, |open| open.segment);
+    /// The beginning of a torn frame stands beyond the end of the log. It must not be of the opening that comes next:
+    /// writes that are torn in their turn could complete it.
+    fn saw_torn(&mut self, context: &Context<'_>, first_block: &[u8]) {
+        let known = self.trail.incarnation_max;
+        if let Some((disk, incarnation)) = frame::claims_of(first_block)
+            && disk == context.disk
+            && incarnation <= known + INCARNATIONS_TORN_MAX
+        {
+            self.has_found = true;
+            self.trail.saw(incarnation);
+        }
+    }
+
+    fn lost(&self, evidence: &str) -> Outcome {
+        let sequence = self.trail.at.sequence;
         let missing = match &self.end {
             End::Nothing => "nothing is there".to_owned(),
             End::Torn(reason) => reason.clone(),
             End::Unreadable(words) => format!("it cannot be read: {words}"),
         };
-        let evidence = format!("{evidence}; of frame {} the disk says: {missing}", at.sequence);
+        let evidence = format!("{evidence}; of frame {sequence} the disk says: {missing}");
         Outcome::LostAcknowledged {
-            segment,
-            sequence: at.sequence,
+            segment: self.segment,
+            sequence,
             evidence,
         }
     }

@@ -36,7 +36,8 @@
 //! # Going on
 //! Each opening of the log has a number, its **incarnation**, higher than any that recovery saw. The log goes on where
 //! it was cut, in the same segment. What an earlier opening left behind the cut cannot come back: it follows a chain
-//! value that the log no longer has, and vouches only for frames before the cut. If the disk could not be read
+//! value that the log no longer has, and vouches only for frames before the cut; at worst it makes a clean end look torn
+//! once more. If the disk could not be read
 //! everywhere, the log goes on in a fresh segment instead, and the higher incarnation in that segment's header decides
 //! against whatever may become readable again.
 //!
@@ -215,7 +216,7 @@ pub struct Recovery {
 struct Context<'a> {
     disk: DiskId,
     geometry: &'a Geometry,
-    headers: &'a mut Headers,
+    headers: &'a Headers,
 }
 
 impl Recovery {
@@ -272,7 +273,7 @@ impl Recovery {
             Err(DiskFault::Os(words)) => Err(words),
         };
         if self.phase.is_none() {
-            if let Some(outcome) = self.header_read(&read, result) {
+            if let Some(outcome) = self.header_read(&read, &result) {
                 return Some(outcome);
             }
             if let Some(segment) = self.headers.next_wanted() {
@@ -310,7 +311,7 @@ impl Recovery {
         out.push(read);
     }
 
-    fn header_read(&mut self, read: &LogRead, result: Result<Bytes, String>) -> Option<Outcome> {
+    fn header_read(&mut self, read: &LogRead, result: &Result<Bytes, String>) -> Option<Outcome> {
         let segment = self.geometry.segment_of(read.offset)?;
         match self.headers.take(self.disk, segment, result.as_deref()) {
             Ok(()) => None,
@@ -330,15 +331,15 @@ impl Recovery {
         sink: &mut impl RecoverySink,
     ) -> Option<Outcome> {
         loop {
-            let mut context = Context {
+            let context = Context {
                 disk: self.disk,
                 geometry: &self.geometry,
-                headers: &mut self.headers,
+                headers: &self.headers,
             };
             let step = match self.phase.take()? {
-                Phase::Walk(walk) => walk.step(&mut context, input.take(), sink),
-                Phase::Tail(tail) => tail.step(&mut context, input.take()),
-                Phase::Evidence(evidence) => evidence.step(&mut context, input.take(), sink),
+                Phase::Walk(walk) => walk.step(&context, input.take(), sink),
+                Phase::Tail(tail) => tail.step(&context, input.take()),
+                Phase::Evidence(evidence) => evidence.step(&context, input.take(), sink),
             };
             match step {
                 Step::Read { offset, length, then } => {

@@ -68,7 +68,7 @@ impl Walk {
 
     pub(super) fn step(
         mut self: Box<Self>,
-        context: &mut Context<'_>,
+        context: &Context<'_>,
         input: Option<Input>,
         sink: &mut impl RecoverySink,
     ) -> Step {

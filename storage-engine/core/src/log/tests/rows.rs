@@ -1,0 +1,444 @@
+//! The decision table of recovery, row by row.
+
+use bytes::Bytes;
+use cairn_api::ids::DiskId;
+use cairn_api::units::BLOCK_BYTES;
+use cairn_format::frame::{self, FrameInfo};
+use cairn_format::segment::{HeadKind, SegmentHeader};
+
+use super::{DISK, Rig, recover, tail_of};
+use crate::log::recovery::Outcome;
+use crate::log::{LogTail, LogWriter};
+
+/// A log whose `count` entries of one block are each in a durable frame of its own; gives the frames' offsets.
+fn with_frames(count: usize) -> (Rig, Vec<u64>) {
+    let mut rig = Rig::new(4);
+    rig.settle();
+    let offsets = (0..count)
+        .map(|_| {
+            let entry = rig.entry(1);
+            rig.write_frame(entry)
+        })
+        .collect();
+    (rig, offsets)
+}
+
+fn lost(outcome: &Outcome) -> (u64, &str) {
+    match outcome {
+        Outcome::LostAcknowledged { sequence, evidence, .. } => (*sequence, evidence),
+        other => panic!("the loss was not noticed: {other:?}"),
+    }
+}
+
+#[test]
+fn a_disk_that_was_never_written_is_clean() {
+    let rig = Rig::new(4);
+    let (outcome, records) = rig.recover();
+    assert!(matches!(outcome, Outcome::Clean { .. }));
+    assert!(records.is_empty());
+    assert_eq!(tail_of(&outcome), LogTail::empty(DISK, &rig.geometry));
+}
+
+#[test]
+fn a_log_that_stopped_in_order_is_clean() {
+    let (mut rig, _) = with_frames(5);
+    let outcome = rig.restart();
+    let Outcome::Clean { summary, tail } = outcome else {
+        panic!("not clean: {outcome:?}")
+    };
+    assert_eq!((summary.frames, summary.entries, summary.segments), (6, 5, 1));
+    assert_eq!(tail.next_sequence, 7);
+    assert_eq!(tail.incarnation, 2);
+}
+
+#[test]
+fn a_segment_that_continues_the_log_is_followed() {
+    let mut rig = Rig::new(8);
+    for _ in 0..5 {
+        rig.push_entry(256);
+        rig.settle();
+    }
+    let outcome = rig.restart();
+    let Outcome::Clean { summary, .. } = outcome else {
+        panic!("not clean: {outcome:?}")
+    };
+    assert_eq!((summary.entries, summary.segments), (5, 5));
+}
+
+#[test]
+fn a_torn_header_is_cut() {
+    let (mut rig, _) = with_frames(3);
+    rig.push_entry(2);
+    rig.compose();
+    rig.crash(|_, sector| sector == 0);
+    // The first sector alone is a whole header: the rest of its block is zeros anyway, and the payload is missing.
+    let outcome = rig.restart();
+    assert!(matches!(&outcome, Outcome::TornTail { sequence: 5, reason, .. } if reason.contains("payload")));
+    assert_eq!(rig.pushed.len(), 3);
+}
+
+#[test]
+fn a_header_whose_records_are_torn_is_cut() {
+    let (mut rig, _) = with_frames(3);
+    for _ in 0..12 {
+        let record = rig.hard_state();
+        rig.push(record);
+    }
+    rig.push_entry(0);
+    rig.compose();
+    rig.crash(|_, sector| sector == 0);
+    let outcome = rig.restart();
+    assert!(matches!(&outcome, Outcome::TornTail { sequence: 5, reason, .. } if reason.contains("checksum")));
+    assert_eq!(rig.pushed.len(), 3);
+}
+
+#[test]
+fn payload_that_nobody_vouches_for_is_checked() {
+    let (mut rig, _) = with_frames(3);
+    rig.push_entry(4);
+    rig.compose();
+    rig.crash(|_, sector| sector != 8 + 17);
+    let outcome = rig.restart();
+    assert!(matches!(&outcome, Outcome::TornTail { sequence: 5, reason, .. } if reason.contains("payload")));
+    assert_eq!(rig.pushed.len(), 3);
+}
+
+#[test]
+fn a_frame_that_reached_the_disk_whole_stands_though_nobody_heard_of_it() {
+    let (mut rig, _) = with_frames(3);
+    rig.push_entry(4);
+    rig.compose();
+    rig.crash(|_, _| true);
+    let outcome = rig.restart();
+    assert!(matches!(outcome, Outcome::Clean { .. }));
+    assert_eq!(rig.pushed.len(), 4);
+}
+
+#[test]
+fn a_later_frame_that_vouches_only_for_those_before_proves_nothing() {
+    let (mut rig, _) = with_frames(3);
+    rig.push_entry(1);
+    rig.compose();
+    rig.push_entry(1);
+    rig.compose();
+    rig.crash(|write, _| write == 1);
+    let outcome = rig.restart();
+    assert!(matches!(outcome, Outcome::TornTail { sequence: 5, .. }), "{outcome:?}");
+    assert_eq!(rig.pushed.len(), 3);
+    assert_eq!(tail_of(&outcome).incarnation, 2);
+}
+
+#[test]
+fn a_missing_frame_that_a_later_one_vouches_for_was_lost() {
+    for (erased, length) in [(0, BLOCK_BYTES), (0, 2 * BLOCK_BYTES)] {
+        let (mut rig, offsets) = with_frames(4);
+        rig.disk.erase(offsets[1] + erased, length);
+        let (outcome, _) = rig.recover();
+        let (sequence, evidence) = lost(&outcome);
+        assert_eq!(sequence, 3);
+        assert!(evidence.contains("durable before it was written"), "{evidence}");
+    }
+}
+
+#[test]
+fn a_damaged_header_that_a_later_frame_vouches_for_was_lost() {
+    let (mut rig, offsets) = with_frames(4);
+    rig.disk.flip(offsets[2] + 100, 4);
+    let (outcome, _) = rig.recover();
+    assert_eq!(lost(&outcome).0, 4);
+}
+
+#[test]
+fn damaged_payload_that_a_later_frame_vouches_for_is_left_to_its_readers() {
+    let (mut rig, offsets) = with_frames(4);
+    rig.disk.flip(offsets[1] + BLOCK_BYTES + 5, 4);
+    let (outcome, records) = rig.recover();
+    assert!(matches!(outcome, Outcome::Clean { .. }));
+    assert_eq!(records.len(), 4);
+}
+
+#[test]
+fn a_segment_header_vouches_too() {
+    let mut rig = Rig::new(8);
+    for _ in 0..3 {
+        rig.push_entry(256);
+        rig.settle();
+    }
+    // The only frame of the third segment is gone, and so is the last of the second; the third header remains.
+    let third = rig.geometry.segment_offset(2);
+    rig.disk.erase(third + BLOCK_BYTES, 1 << 20);
+    rig.disk.erase(rig.geometry.segment_offset(1) + BLOCK_BYTES, 1 << 20);
+    let (outcome, _) = rig.recover();
+    let (sequence, evidence) = lost(&outcome);
+    assert_eq!(sequence, 2);
+    assert!(evidence.contains("header of segment 2"), "{evidence}");
+}
+
+#[test]
+fn a_lost_segment_header_in_the_middle_is_noticed() {
+    let mut rig = Rig::new(8);
+    for _ in 0..4 {
+        rig.push_entry(256);
+        rig.settle();
+    }
+    rig.disk.flip(rig.geometry.segment_offset(1) + 50, 1);
+    assert_eq!(lost(&rig.recover().0).0, 2);
+}
+
+#[test]
+fn a_lost_header_of_the_last_segment_is_noticed_by_its_frames() {
+    let mut rig = Rig::new(8);
+    rig.push_entry(256);
+    rig.settle();
+    rig.push_entry(256);
+    rig.settle();
+    rig.push_entry(1);
+    rig.settle();
+    rig.disk.flip(rig.geometry.segment_offset(1) + 50, 1);
+    let (outcome, _) = rig.recover();
+    let (sequence, evidence) = lost(&outcome);
+    assert_eq!(sequence, 2);
+    assert!(evidence.contains("frame"), "{evidence}");
+}
+
+#[test]
+fn a_lost_header_of_the_very_first_segment_is_noticed() {
+    let (mut rig, _) = with_frames(3);
+    rig.disk.flip(rig.geometry.segment_offset(0) + 50, 1);
+    let (outcome, _) = rig.recover();
+    assert!(
+        matches!(
+            outcome,
+            Outcome::LostAcknowledged {
+                segment: 0,
+                sequence: 1,
+                ..
+            }
+        ),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn leftovers_of_an_earlier_opening_stay_buried() {
+    let (mut rig, _) = with_frames(2);
+    // Two frames under way; the first is lost, the second reaches the disk.
+    rig.push_entry(1);
+    rig.compose();
+    rig.push_entry(1);
+    rig.compose();
+    rig.crash(|write, _| write == 1);
+    rig.restart();
+    // The new opening writes over the gap, so that the leftover stands right behind its first frames.
+    rig.settle();
+    for _ in 0..4 {
+        let outcome = rig.restart();
+        assert_eq!(rig.pushed.len(), 2, "{outcome:?}");
+        rig.settle();
+    }
+    rig.push_entry(1);
+    rig.settle();
+    rig.restart();
+    assert_eq!(rig.pushed.len(), 3);
+}
+
+#[test]
+fn a_leftover_segment_of_an_earlier_opening_stays_buried() {
+    let mut rig = Rig::new(8);
+    rig.push_entry(256);
+    rig.settle();
+    rig.push_entry(100);
+    rig.push_entry(200);
+    // Both under way, the second in a segment of its own; the first is lost.
+    let settings = super::LogSettings {
+        frame_payload_blocks_max: 100,
+        ..rig.settings
+    };
+    let _ = settings;
+    rig.compose();
+    assert_eq!(rig.under_way.len(), 2);
+    rig.crash(|write, _| write == 1);
+    let outcome = rig.restart();
+    assert!(matches!(outcome, Outcome::TornTail { .. }), "{outcome:?}");
+    assert_eq!(rig.pushed.len(), 1);
+    for blocks in [50, 100, 200, 256, 256] {
+        rig.push_entry(blocks);
+        rig.settle();
+        rig.restart();
+    }
+    assert_eq!(rig.pushed.len(), 6);
+}
+
+#[test]
+fn what_cannot_be_read_counts_as_bad_and_the_log_moves_on() {
+    let (mut rig, offsets) = with_frames(3);
+    rig.disk.make_unreadable(offsets[2]);
+    let (outcome, records) = rig.recover();
+    let Outcome::TornTail { tail, reason, .. } = &outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(reason.contains("Input/output error"));
+    assert_eq!(records.len(), 2);
+    assert_eq!(tail.open, None, "not into the segment that cannot be read");
+    // It becomes readable again: the log has gone on without it, and stays so.
+    rig.writer = LogWriter::new(DISK, rig.geometry, tail.clone());
+    rig.pushed.truncate(2);
+    (rig.base, rig.durable) = (2, 2);
+    rig.settle();
+    rig.push_entry(1);
+    rig.settle();
+    rig.disk.heal();
+    rig.restart();
+    assert_eq!(rig.pushed.len(), 3);
+}
+
+#[test]
+fn an_unreadable_frame_that_a_later_one_vouches_for_was_lost() {
+    let (mut rig, offsets) = with_frames(4);
+    rig.disk.make_unreadable(offsets[1]);
+    assert_eq!(lost(&rig.recover().0).0, 3);
+}
+
+#[test]
+fn an_unreadable_segment_header_is_as_good_as_lost() {
+    let mut rig = Rig::new(8);
+    for _ in 0..4 {
+        rig.push_entry(256);
+        rig.settle();
+    }
+    rig.disk.make_unreadable(rig.geometry.segment_offset(2));
+    assert_eq!(lost(&rig.recover().0).0, 3);
+}
+
+#[test]
+fn unreadable_payload_is_only_noticed_where_nobody_vouches_for_it() {
+    let (mut rig, offsets) = with_frames(4);
+    rig.disk.make_unreadable(offsets[1] + BLOCK_BYTES);
+    let (outcome, records) = rig.recover();
+    assert!(matches!(outcome, Outcome::Clean { .. }), "{outcome:?}");
+    assert_eq!(records.len(), 4);
+    rig.disk.make_unreadable(offsets[3] + BLOCK_BYTES);
+    let (outcome, records) = rig.recover();
+    assert!(matches!(outcome, Outcome::TornTail { .. }), "{outcome:?}");
+    assert_eq!(records.len(), 3);
+}
+
+#[test]
+fn a_disk_shorter_than_its_superblock_says_is_refused_by_name() {
+    let (mut rig, _) = with_frames(2);
+    rig.disk.shorten(rig.geometry.segment_offset(3));
+    let (outcome, _) = rig.recover();
+    assert!(
+        matches!(
+            outcome,
+            Outcome::DiskTooShort {
+                asked: 4096,
+                done: 0,
+                ..
+            }
+        ),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn what_another_disk_or_format_left_behind_means_nothing() {
+    let mut rig = Rig::new(4);
+    let stranger = DiskId::from_bytes([9; 16]);
+    for segment in 0..4 {
+        let offset = rig.geometry.segment_offset(segment);
+        let header = SegmentHeader {
+            disk: stranger,
+            segment,
+            head: HeadKind::Hot,
+            epoch: 3,
+            incarnation: 5,
+            first_sequence: 100,
+            chain_before: 7,
+            durable_upto: 99,
+        };
+        rig.disk.write(offset, &header.encode(), |_| true);
+        let info = FrameInfo {
+            disk: stranger,
+            block: offset / BLOCK_BYTES + 1,
+            segment_epoch: 3,
+            incarnation: 5,
+            sequence: 100,
+            previous_chain: 7,
+            durable_upto: 99,
+            payload_blocks: 0,
+        };
+        rig.disk
+            .write(offset + BLOCK_BYTES, &frame::encode(&info, &[]).0, |_| true);
+    }
+    let (outcome, _) = rig.recover();
+    assert!(matches!(outcome, Outcome::Clean { .. }), "{outcome:?}");
+    rig.push_entry(3);
+    rig.settle();
+    rig.restart();
+    assert_eq!(rig.pushed.len(), 1);
+}
+
+#[test]
+fn an_image_of_a_frame_in_somebodys_payload_means_nothing() {
+    let (mut rig, offsets) = with_frames(2);
+    rig.push_entry(2);
+    rig.compose();
+    rig.crash(|_, sector| sector >= 16);
+    // The second block of the torn frame's payload happens to be a copy of a frame that would prove a loss.
+    let info = FrameInfo {
+        disk: DISK,
+        block: 1,
+        segment_epoch: 1,
+        incarnation: 1,
+        sequence: 50,
+        previous_chain: 7,
+        durable_upto: 49,
+        payload_blocks: 0,
+    };
+    let image = frame::encode(&info, &[]).0;
+    rig.disk.write(offsets[1] + 4 * BLOCK_BYTES, &image, |_| true);
+    let (outcome, _) = rig.recover();
+    assert!(!matches!(outcome, Outcome::LostAcknowledged { .. }), "{outcome:?}");
+}
+
+#[test]
+fn a_record_of_a_newer_build_is_never_taken_for_torn() {
+    let (rig, _) = with_frames(2);
+    let tail = tail_of(&rig.recover().0);
+    let open = tail.open.unwrap();
+    let info = FrameInfo {
+        disk: DISK,
+        block: open.cursor / BLOCK_BYTES,
+        segment_epoch: open.epoch,
+        incarnation: 2,
+        sequence: tail.next_sequence,
+        previous_chain: tail.chain,
+        durable_upto: tail.next_sequence - 1,
+        payload_blocks: 0,
+    };
+    // The version is behind the chain value; the chain value's low half is the checksum of what follows it.
+    let mut header = frame::encode(&info, &[]).0.to_vec();
+    header[16] = 2;
+    let crc = cairn_format::checksum::crc32c(&header[16..]);
+    header[8..12].copy_from_slice(&crc.to_le_bytes());
+    let mut disk = rig.disk.clone();
+    disk.write(open.cursor, &Bytes::from(header), |_| true);
+    let (outcome, _) = recover(&disk, &rig.geometry);
+    assert!(
+        matches!(outcome, Outcome::Unsupported { offset, .. } if offset == open.cursor),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn restarts_take_no_segment_each() {
+    let mut rig = Rig::new(3);
+    for _ in 0..50 {
+        rig.push_entry(1);
+        rig.settle();
+        rig.restart();
+    }
+    assert_eq!(rig.pushed.len(), 50);
+    assert_eq!(tail_of(&rig.recover().0).free.len(), 2);
+}
