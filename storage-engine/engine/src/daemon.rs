@@ -147,7 +147,7 @@ pub async fn run(
         if let Err(error) = engine.start_disks() {
             tracing::error!(%error, "a disk is not claimed");
         }
-        require_disk(&engine)?;
+        require_disk(&engine.disks)?;
         tracing::info!(
             name = engine.config.name, node = %engine.node(), control = engine.addresses.control,
             data = engine.addresses.data, cluster = ?engine.cluster().map(|cluster| cluster.to_string()),
@@ -201,6 +201,7 @@ fn assemble(
             tracing::error!(path = %view.config.path.display(), reason, "a disk cannot be used");
         }
     }
+    require_disk(&disks)?;
     if stored != Some(identity) {
         identity::save(&config.data_dir, &identity)?;
     }
@@ -215,12 +216,11 @@ fn assemble(
 }
 
 /// An engine without a disk can only mislead those who ask it.
-fn require_disk(engine: &Engine) -> Result<(), DaemonError> {
-    if engine.disks.any_usable() {
+fn require_disk(disks: &DiskSet) -> Result<(), DaemonError> {
+    if disks.any_usable() {
         return Ok(());
     }
-    let reasons: Vec<String> = engine
-        .disks
+    let reasons: Vec<String> = disks
         .views()
         .iter()
         .map(|view| format!("{}: {}", view.config.path.display(), view.state.describe()))
@@ -315,7 +315,7 @@ async fn follow_disks(engine: Arc<Engine>, mut events: Events, fatal: mpsc::Send
                 if engine.meta.is_on(disk) {
                     engine.meta.detach();
                 }
-                if let Err(error) = require_disk(&engine) {
+                if let Err(error) = require_disk(&engine.disks) {
                     let _ = fatal.send(error.to_string()).await;
                 }
             }

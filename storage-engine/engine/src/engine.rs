@@ -213,10 +213,16 @@ impl Engine {
 fn fixed_choice(disks: &[DiskId], group: GroupId) -> Option<DiskId> {
     disks.iter().copied().max_by_key(|disk| {
         let (high, low) = uuid::Uuid::from_bytes(disk.to_bytes()).as_u64_pair();
-        // A multiplication by an odd constant and a shift mix well enough to spread volumes over a few disks.
-        let mixed = (high ^ low ^ group.get().wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        (mixed >> 32, *disk)
+        (mix(mix(high) ^ low ^ mix(group.get())), *disk)
     })
+}
+
+/// Spreads neighbouring numbers over all 64 bits: two rounds of multiplying by an odd constant and folding the upper half
+/// into the lower.
+fn mix(number: u64) -> u64 {
+    let once = (number ^ (number >> 32)).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let twice = (once ^ (once >> 29)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    twice ^ (twice >> 32)
 }
 
 #[cfg(test)]

@@ -14,3 +14,6 @@ pub mod listen;
 pub mod logs;
 pub mod meta;
 pub mod metrics;
+
+#[cfg(test)]
+mod fakes;

@@ -4,3 +4,6 @@
 pub mod init;
 pub mod peers;
 pub mod reconcile;
+
+#[cfg(test)]
+mod tests;

@@ -47,9 +47,9 @@ impl From<MetaError> for Status {
             MetaError::Refused(Refusal::NotFound(_)) => Self::not_found(text),
             MetaError::Refused(Refusal::Precondition(_)) => Self::failed_precondition(text),
             MetaError::NotLeader => no_leader(text),
-            MetaError::Uncertain => Self::unavailable(text),
+            MetaError::Uncertain | MetaError::Log(_) => Self::unavailable(text),
             MetaError::TimedOut => Self::deadline_exceeded(text),
-            MetaError::Log(_) => Self::resource_exhausted(text),
+            MetaError::NoSpace => Self::resource_exhausted(text),
         }
     }
 }

@@ -40,8 +40,11 @@ pub enum MetaError {
     /// It took too long.
     #[error("the meta group did not answer within {} s", PATIENCE.as_secs())]
     TimedOut,
-    /// The log refuses it.
-    #[error("{0}")]
+    /// The log has no room for it.
+    #[error("no space left on the meta leader's disk")]
+    NoSpace,
+    /// The log does not take it now.
+    #[error("the meta group does not take the command: {0}")]
     Log(String),
 }
 
@@ -52,6 +55,7 @@ impl From<AskError> for MetaError {
                 Self::NotLeader
             }
             AskError::Core(CommandError::Uncertain) => Self::Uncertain,
+            AskError::Core(CommandError::NoSpace) => Self::NoSpace,
             AskError::Core(error) => Self::Log(error.to_string()),
             AskError::TimedOut => Self::TimedOut,
         }

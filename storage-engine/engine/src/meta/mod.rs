@@ -20,4 +20,4 @@ pub use catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, V
 pub use decide::{Command, Outcome, Refusal};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
