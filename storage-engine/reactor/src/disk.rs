@@ -1,27 +1,23 @@
 //! A disk outside the ring: opening and locking it, its superblock, its size, and formatting. All of it is synchronous.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_api::ids::{ClusterId, DiskId, NodeId};
 use cairn_api::units::{BLOCK_BYTES, ByteSize};
 use cairn_format::superblock::{self, SEGMENT_SIZE_DEFAULT, SUPERBLOCK_BYTES, Superblock};
 
 use crate::aligned::AlignedBuffer;
+use crate::disk_lock::open_exclusively;
 use crate::error::DiskError;
 use crate::recognise;
 
 /// Zeros are written in pieces of this size: large enough for full bandwidth, small enough for a smooth progress bar.
 const ZERO_BYTES: usize = 4 << 20;
-
-/// How long a lock is waited for: a killed process lets go of its disk only when the kernel has taken its ring apart.
-const LOCK_TIME_MAX: Duration = Duration::from_secs(1);
-/// How often the lock is tried.
-const LOCK_PERIOD: Duration = Duration::from_millis(10);
 
 /// An open disk that no other process can open for as long as this lives.
 #[derive(Debug)]
@@ -255,77 +251,6 @@ impl Disk {
             source,
         }
     }
-}
-
-/// Opens for direct reading and writing, and takes the lock, with a little patience. A device is opened exclusively too,
-/// which keeps out what is mounted or part of an array.
-fn open_exclusively(path: &Path, create: bool) -> Result<File, DiskError> {
-    let until = Instant::now() + LOCK_TIME_MAX;
-    loop {
-        match try_open_exclusively(path, create) {
-            Err(DiskError::InUse { .. }) if Instant::now() < until => std::thread::sleep(LOCK_PERIOD),
-            result => return result,
-        }
-    }
-}
-
-fn try_open_exclusively(path: &Path, create: bool) -> Result<File, DiskError> {
-    let exists_as_device = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
-    let exclusive = if exists_as_device { libc::O_EXCL } else { 0 };
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(create)
-        .mode(0o600)
-        .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | exclusive)
-        .open(path);
-    let file = opened.map_err(|source| match source.raw_os_error() {
-        Some(libc::EBUSY) => DiskError::InUse {
-            path: path.to_owned(),
-            holder: None,
-        },
-        Some(libc::EINVAL) => DiskError::NoDirectIo { path: path.to_owned() },
-        _ => DiskError::Open {
-            path: path.to_owned(),
-            source,
-        },
-    })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(DiskError::InUse {
-            path: path.to_owned(),
-            holder: lock_holder(&file),
-        }),
-        Err(std::fs::TryLockError::Error(source)) => Err(DiskError::Io {
-            path: path.to_owned(),
-            action: "locking",
-            source,
-        }),
-    }
-}
-
-/// Who holds the lock of a file, as `/proc/locks` tells it.
-fn lock_holder(file: &File) -> Option<u32> {
-    let metadata = file.metadata().ok()?;
-    let device = metadata.dev();
-    let wanted = format!(
-        "{:02x}:{:02x}:{}",
-        libc::major(device),
-        libc::minor(device),
-        metadata.ino()
-    );
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
-        let mut fields = line.split_whitespace().skip(1);
-        let (kind, _, _, pid, place) = (
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-        );
-        (kind == "FLOCK" && place == wanted).then(|| pid.parse().ok()).flatten()
-    })
 }
 
 /// The alignment that direct I/O needs for memory and offsets; 512 where the kernel (before 6.1) does not tell.

@@ -19,6 +19,9 @@ use crate::operation::{BufferRead, Gather, GatherWrite, Operation};
 /// more than 4096.
 const ALIGNMENT_FALLBACK: usize = 512;
 
+/// The longest frame header that is moved into the arena; a usual one is a block or two.
+const STAGED_BYTES_MAX: usize = 64 << 10;
+
 /// The disk of a reactor.
 pub(crate) struct DiskIo {
     file: Rc<RingFile>,
@@ -44,8 +47,8 @@ impl DiskIo {
                 *buffer = bounce(context, buffer);
             }
         }
-        let all_in_arena = buffers.iter().all(|buffer| context.pool.contains(buffer));
-        let registered = context.ring.arena_for_writes().filter(|_| all_in_arena);
+        let registered = context.ring.arena_for_writes();
+        let registered = registered.filter(|_| gather_in_arena(context, &mut buffers));
         let gather = Gather::new(buffers);
         assert!(gather.total() > 0, "a write has bytes");
         let write = GatherWrite {
@@ -148,6 +151,30 @@ impl DiskIo {
         let mask = self.alignment - 1;
         (buffer.as_ptr() as usize | buffer.len()) & mask == 0
     }
+}
+
+/// Whether the write can use the registered arena: its payload was received there, and the header in front of it, which
+/// the core makes on the heap, is moved there. That copy of a few kilobytes saves pinning every page of the payload.
+fn gather_in_arena(context: &Context, buffers: &mut [Bytes]) -> bool {
+    let Some((head, payload)) = buffers.split_first_mut() else {
+        return false;
+    };
+    if !payload.iter().all(|buffer| context.pool.contains(buffer)) {
+        return false;
+    }
+    if context.pool.contains(head) {
+        return true;
+    }
+    if head.is_empty() || head.len() > STAGED_BYTES_MAX {
+        return false;
+    }
+    let Some(mut staged) = context.pool.allocate(head.len(), Purpose::Core) else {
+        return false;
+    };
+    staged.as_mut_slice().copy_from_slice(head);
+    let is_in_arena = context.pool.contains(staged.as_ref());
+    *head = staged.into_bytes();
+    is_in_arena
 }
 
 /// Copies a buffer to an aligned one.

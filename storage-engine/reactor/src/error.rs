@@ -242,3 +242,23 @@ pub enum DiskError {
         reason: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_ring_says_what_to_check() {
+        let text = |errno| StartError::from_ring(io::Error::from_raw_os_error(errno)).to_string();
+        assert!(text(libc::ENOSYS).contains("CONFIG_IO_URING"));
+        for errno in [libc::EPERM, libc::EACCES] {
+            let text = text(errno);
+            assert!(
+                text.contains("kernel.io_uring_disabled is ") && text.contains("seccomp"),
+                "{text}"
+            );
+        }
+        assert!(text(libc::ENOMEM).contains("locked-memory limit"));
+        assert!(text(libc::EMFILE).contains("could not be set up"));
+    }
+}

@@ -10,6 +10,7 @@ mod context;
 mod counters;
 pub mod disk;
 mod disk_io;
+mod disk_lock;
 mod error;
 mod files;
 mod handle;

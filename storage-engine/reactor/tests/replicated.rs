@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use cairn_api::block::DeviceInfo;
@@ -32,6 +32,9 @@ use common::{Bench, HEAD, TinySession, accept_links, request};
 
 const DISK_BYTES: u64 = 256 << 20;
 const VOLUME_BYTES: u64 = 32 << 20;
+
+/// One test at a time, so that the processor time that is printed is that of one.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Three reactors that know one another.
 struct Trio {
@@ -185,6 +188,7 @@ fn run(stream: &mut UnixStream, kind: u32, depth: usize, count: u64, length: usi
 
 #[test]
 fn writes_are_on_three_disks_and_survive_a_restart_of_all() {
+    let _alone = ALONE.lock();
     let bench = Bench::new();
     let paths: Vec<PathBuf> = ["a", "b", "c"].iter().map(|name| bench.path(name)).collect();
     for path in &paths {
@@ -235,6 +239,7 @@ fn reactors_cpu_us() -> u64 {
 
 #[test]
 fn throughput_is_printed() {
+    let _alone = ALONE.lock();
     let bench = Bench::new();
     let paths: Vec<PathBuf> = ["a", "b", "c"].iter().map(|name| bench.path(name)).collect();
     for path in &paths {

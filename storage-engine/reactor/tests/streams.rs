@@ -200,6 +200,51 @@ fn a_client_that_does_not_read_its_replies_is_held_back() {
     reactor.join().unwrap();
 }
 
+#[test]
+fn a_client_that_fills_the_memory_waits_until_some_comes_back() {
+    let bench = Bench::new();
+    let (hold, held) = mpsc::channel();
+    let machine = Fake(move |_, event: Event, effects: &mut Vec<Effect>| {
+        if let Event::Device {
+            device,
+            tag,
+            op: BlockOp::Write { data, .. },
+        } = event
+        {
+            hold.send(data).unwrap();
+            effects.push(Effect::DeviceReply {
+                device,
+                tag,
+                result: Ok(BlockReply::Done),
+            });
+        }
+    });
+    let (reactor, _) = bench.start("disk", machine);
+    let mut stream = connect(&reactor);
+    const LENGTH: usize = 1 << 20;
+    const WRITES: u64 = 64;
+    let mut writer = stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        for tag in 0..WRITES {
+            writer.write_all(&request(1, tag, LENGTH)).unwrap();
+            writer.write_all(&vec![tag as u8; LENGTH]).unwrap();
+        }
+    });
+    let mut kept = vec![held.recv_timeout(Duration::from_secs(10)).unwrap()];
+    std::thread::sleep(Duration::from_millis(300));
+    kept.extend(held.try_iter());
+    // Arena and heap are 8 MiB each, of which frontends get three quarters.
+    assert_eq!(kept.len(), 12);
+    drop(kept);
+    for tag in 0..WRITES {
+        assert_eq!(reply(&mut stream).1, tag);
+        held.try_iter().for_each(drop);
+    }
+    writing.join().unwrap();
+    reactor.stop();
+    reactor.join().unwrap();
+}
+
 /// Writes each request's payload to the disk and replies when it is durable: the shortest real path.
 fn write_through() -> impl Machine {
     let mut owners = BTreeMap::new();
