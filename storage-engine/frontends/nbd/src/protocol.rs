@@ -105,7 +105,24 @@ impl Protocol {
         if let Phase::Transmission(transmission) = &mut self.phase {
             transmission.end();
         }
-        self.close.get_or_insert(reason);
+        self.close_for(reason);
+    }
+
+    /// Keeps the first reason. Whoever serves the transmission knows the session only as a `FrontendSession`, which has
+    /// no reasons, so it is logged here; that of a negotiation is its driver's to log.
+    fn close_for(&mut self, reason: CloseReason) {
+        if self.close.is_some() {
+            return;
+        }
+        if let Phase::Transmission(transmission) = &self.phase {
+            let export = transmission.export().name.as_str();
+            if reason.is_fault() {
+                tracing::warn!(export, %reason, "an NBD connection is closed");
+            } else {
+                tracing::debug!(export, %reason, "an NBD connection ends");
+            }
+        }
+        self.close = Some(reason);
     }
 
     fn settle(&mut self, result: Result<(), CloseReason>) {
@@ -115,7 +132,7 @@ impl Protocol {
         if let Phase::Transmission(transmission) = &self.phase
             && transmission.is_ended()
         {
-            self.close.get_or_insert(CloseReason::Disconnected);
+            self.close_for(CloseReason::Disconnected);
         }
     }
 

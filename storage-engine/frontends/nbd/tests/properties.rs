@@ -174,7 +174,8 @@ struct Expected {
     data: Vec<u8>,
 }
 
-fn expect(action: &Action, cookie: u64, dialect: Dialect, model: &mut [u8]) -> (Expected, Vec<u8>) {
+/// The request that an action is, with the error that it gets if it reaches beyond the end.
+fn request_of(action: &Action, cookie: u64, dialect: Dialect) -> (Request, u32) {
     let payload_flag = if dialect == Dialect::Extended {
         flag::PAYLOAD_LEN
     } else {
@@ -211,21 +212,30 @@ fn expect(action: &Action, cookie: u64, dialect: Dialect, model: &mut [u8]) -> (
         ),
         Action::Flush => (command::FLUSH, 0, 0, 0, 0),
     };
-    let request = Request {
-        flags,
-        command,
-        cookie,
-        offset,
-        length,
-    };
+    (
+        Request {
+            flags,
+            command,
+            cookie,
+            offset,
+            length,
+        },
+        beyond,
+    )
+}
+
+/// What an action's reply must say, and the action's payload; carries it out on the model.
+fn expect(action: &Action, cookie: u64, dialect: Dialect, model: &mut [u8]) -> (Expected, Vec<u8>) {
+    let (request, beyond) = request_of(action, cookie, dialect);
+    let Request { offset, length, .. } = request;
     let mut expected = Expected {
         request,
         error: 0,
         data: Vec::new(),
     };
     let mut payload = Vec::new();
-    if let Action::Write { length, value, .. } = action {
-        payload = (0..*length)
+    if let Action::Write { value, .. } = action {
+        payload = (0..length)
             .map(|i| value.wrapping_add(u8::try_from(i % 7).unwrap()))
             .collect();
     }

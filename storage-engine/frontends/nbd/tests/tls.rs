@@ -285,10 +285,16 @@ fn a_configuration_that_cannot_work_says_which_file_and_why() {
     assert!(matches!(error(&foreign), TlsConfigError::Identity { .. }));
     let empty_ca = TlsFiles {
         client_ca: Some(key),
-        ..good.clone()
+        ..good
     };
     assert!(matches!(error(&empty_ca), TlsConfigError::NoCertificate { .. }));
+}
 
+#[test]
+fn damaged_certificates_say_which_file_and_why() {
+    let certificates = Certificates::make();
+    let good = certificates.files(true);
+    let error = |files: &TlsFiles| TlsServer::load(files).unwrap_err();
     let torn = certificates.path("torn.pem");
     std::fs::write(
         &torn,

@@ -88,11 +88,18 @@ fn push_piece(output: &mut Output, piece: ReadPiece) {
     }
 }
 
-fn read(output: &mut Output, dialect: Dialect, work: &InFlight, pieces: Vec<ReadPiece>) {
+fn read(output: &mut Output, dialect: Dialect, work: &InFlight, mut pieces: Vec<ReadPiece>) {
     let request = &work.request;
     if dialect == Dialect::Simple {
         output.encode(|buffer| encode_simple_reply(buffer, 0, request.cookie));
         pieces.into_iter().for_each(|piece| push_piece(output, piece));
+        return;
+    }
+    if let [ReadPiece::Data(data)] = &mut pieces[..] {
+        // By far the most common answer: no runs to find, nothing to allocate.
+        let header = chunk(dialect, request, true);
+        output.encode(|buffer| encode_offset_data_header(buffer, header, request.offset, work.effect_bytes));
+        output.push(std::mem::take(data));
         return;
     }
     let runs = runs(&pieces);
