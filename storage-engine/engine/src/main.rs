@@ -50,7 +50,8 @@ fn run(config: Config) -> Result<(), daemon::DaemonError> {
         .thread_name("cairn-control")
         .build()
         .map_err(daemon::DaemonError::Runtime)?;
-    let result = runtime.block_on(daemon::run(config, Arc::new(Reactors::default()), daemon::signalled()));
+    let disks = Arc::new(Reactors::new(config.nbd.move_leadership));
+    let result = runtime.block_on(daemon::run(config, disks, daemon::signalled()));
     // What still runs has nothing left to do; waiting for it could only delay the end.
     runtime.shutdown_background();
     result

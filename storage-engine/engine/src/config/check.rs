@@ -117,6 +117,7 @@ fn nbd(file: FileNbd) -> Result<NbdConfig, ConfigError> {
         advertise: optional_address("nbd.advertise", file.advertise.as_deref())?,
         socket: file.socket,
         connections_max,
+        move_leadership: file.move_leadership.unwrap_or(true),
         tls: file.tls.map(|tls| TlsConfig {
             certificate: tls.certificate,
             key: tls.key,

@@ -72,6 +72,8 @@ pub struct FileNbd {
     pub socket: Option<PathBuf>,
     /// Connections at a time; 1024 if absent.
     pub connections_max: Option<usize>,
+    /// Whether leadership of a volume moves here when it is used here; true if absent.
+    pub move_leadership: Option<bool>,
     /// TLS on TCP connections; off if absent.
     pub tls: Option<FileTls>,
 }

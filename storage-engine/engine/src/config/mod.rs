@@ -72,6 +72,8 @@ pub struct NbdConfig {
     pub socket: Option<PathBuf>,
     /// Connections at a time, on both listeners together.
     pub connections_max: usize,
+    /// Whether leadership of a volume moves to this engine when the volume is used here.
+    pub move_leadership: bool,
     /// TLS on TCP connections.
     pub tls: Option<TlsConfig>,
 }

@@ -23,12 +23,17 @@ use crate::config::DiskConfig;
 
 /// Real disks. Each is opened, and with that locked, when it is first looked at, and stays so until its thread owns it: no
 /// second engine can slip in between.
-#[derive(Default)]
 pub struct Reactors {
     held: Mutex<BTreeMap<PathBuf, Disk>>,
+    move_leadership: bool,
 }
 
 impl Reactors {
+    /// None opened yet. `move_leadership`: whether leadership of a volume moves here when the volume is used here.
+    pub fn new(move_leadership: bool) -> Self {
+        Self { held: Mutex::default(), move_leadership }
+    }
+
     fn held(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Disk>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,7 +83,7 @@ impl DiskBackend for Reactors {
             geometry,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
             timing: Timing::default(),
-            limits: Limits::default(),
+            limits: Limits { move_leadership: self.move_leadership, ..Limits::default() },
         });
         let config = Config {
             disk,
