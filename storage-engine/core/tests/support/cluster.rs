@@ -53,7 +53,7 @@ impl Setup {
         Self {
             seed,
             nodes: 3,
-            disk_bytes: 256 << 20,
+            disk_bytes: 1 << 30,
             segment_bytes: 4 << 20,
             timing: Timing::default(),
             limits: Limits::default(),

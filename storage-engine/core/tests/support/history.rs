@@ -42,6 +42,24 @@ struct Read {
     candidates: Vec<Vec<u64>>,
 }
 
+/// What happened when, for the report of a failure.
+struct Line {
+    at: u64,
+    sectors: Range<u64>,
+    what: What,
+    client: u64,
+    stamp: u64,
+    op: OpId,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Begins,
+    IsAcknowledged,
+    Fails,
+    Dies,
+}
+
 #[derive(Default)]
 pub struct History {
     sectors: BTreeMap<u64, Sector>,
@@ -51,7 +69,7 @@ pub struct History {
     reads: BTreeMap<OpId, Read>,
     op_last: u64,
     stamp_last: u64,
-    log: Vec<(u64, Range<u64>, String)>,
+    log: Vec<Line>,
     pub acknowledged: u64,
     pub checked: u64,
 }
@@ -73,8 +91,16 @@ impl History {
         first
     }
 
-    fn note(&mut self, now: u64, sectors: &Range<u64>, text: String) {
-        self.log.push((now, sectors.clone(), text));
+    fn note(&mut self, at: u64, what: What, op: OpId, write: &Write) {
+        let (client, stamp) = (write.client, write.stamp);
+        self.log.push(Line {
+            at,
+            sectors: write.sectors.clone(),
+            what,
+            client,
+            stamp,
+            op,
+        });
     }
 
     /// Whether a write of a live client is under way in the range.
@@ -87,7 +113,6 @@ impl History {
     pub fn begin_write(&mut self, now: u64, client: u64, sectors: Range<u64>, stamp: u64) -> OpId {
         assert!(!self.is_being_written(&sectors));
         let op = self.next_op();
-        self.note(now, &sectors, format!("client {client} writes {stamp} ({op:?})"));
         for (offset, place) in (0..).zip(sectors.clone()) {
             let value = value_at(stamp, offset);
             self.sectors.entry(place).or_default().possible.push(Possible {
@@ -100,26 +125,21 @@ impl History {
                 read.candidates[index].push(value);
             }
         }
-        self.writes.insert(
-            op,
-            Write {
-                client,
-                began: now,
-                sectors,
-                stamp,
-            },
-        );
+        let write = Write {
+            client,
+            began: now,
+            sectors,
+            stamp,
+        };
+        self.note(now, What::Begins, op, &write);
+        self.writes.insert(op, write);
         op
     }
 
     /// The write was acknowledged.
     pub fn acknowledge(&mut self, now: u64, op: OpId) {
         let write = self.writes.remove(&op).expect("a write under way");
-        self.note(
-            now,
-            &write.sectors,
-            format!("client {} is told {} is done ({op:?})", write.client, write.stamp),
-        );
+        self.note(now, What::IsAcknowledged, op, &write);
         self.acknowledged += 1;
         for (offset, place) in (0..).zip(write.sectors.clone()) {
             let sector = self.sectors.get_mut(&place).expect("a sector that was written");
@@ -163,13 +183,9 @@ impl History {
     }
 
     /// The write failed: it may have landed before now, and will not later.
-    pub fn fail(&mut self, now: u64, op: OpId, why: &str) {
+    pub fn fail(&mut self, now: u64, op: OpId) {
         let write = self.writes.remove(&op).expect("a write under way");
-        self.note(
-            now,
-            &write.sectors,
-            format!("client {} is told {} failed: {why} ({op:?})", write.client, write.stamp),
-        );
+        self.note(now, What::Fails, op, &write);
         for place in write.sectors {
             let Some(sector) = self.sectors.get_mut(&place) else {
                 continue;
@@ -194,11 +210,7 @@ impl History {
             .collect();
         for op in ops {
             if let Some(write) = self.writes.remove(&op) {
-                self.note(
-                    now,
-                    &write.sectors,
-                    format!("client {client} dies with {} under way ({op:?})", write.stamp),
-                );
+                self.note(now, What::Dies, op, &write);
                 self.orphans.insert(op, (write, now));
             }
         }
@@ -275,10 +287,18 @@ impl History {
         let mut text = format!(
             "sector {place} read as {value} by client {reader} from {began} to {now}; possible were {candidates:?}\n"
         );
-        for (at, sectors, what) in &self.log {
-            if sectors.contains(&place) {
-                text.push_str(&format!("  {at:>14} sectors {sectors:?}: {what}\n"));
-            }
+        for Line {
+            at,
+            sectors,
+            what,
+            client,
+            stamp,
+            op,
+        } in self.log.iter().filter(|line| line.sectors.contains(&place))
+        {
+            text.push_str(&format!(
+                "  {at:>14} client {client}, {op:?} of {stamp} to {sectors:?} {what:?}\n"
+            ));
         }
         panic!("{text}");
     }

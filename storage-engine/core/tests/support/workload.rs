@@ -104,7 +104,7 @@ impl Workload {
             life: cluster.nodes[node].life,
             requests: Vec::new(),
             refused: None,
-            depth: 8,
+            depth: 4,
             may_write: true,
         });
     }
@@ -145,7 +145,7 @@ impl Workload {
         let end = cluster.now + nanos;
         while cluster.now < end {
             self.turn(cluster, true);
-            let pause = self.rng.between(50_000, 400_000).min(end - cluster.now);
+            let pause = self.rng.between(500_000, 6_000_000).min(end - cluster.now);
             cluster.run(std::time::Duration::from_nanos(pause));
         }
         self.turn(cluster, false);
@@ -232,7 +232,7 @@ impl Workload {
                     "client {number}: a write of {:?} failed: {error}",
                     request.sectors
                 );
-                self.history.fail(now, op, &error.to_string());
+                self.history.fail(now, op);
                 if error != BlockError::NoSpace {
                     self.clients[index].refused = Some(error);
                 }
