@@ -25,6 +25,8 @@ const STAGED_BYTES_MAX: usize = 64 << 10;
 /// The disk of a reactor.
 pub(crate) struct DiskIo {
     file: Rc<RingFile>,
+    /// Writes to be submitted at the end of the turn.
+    writes: Vec<(IoId, Box<GatherWrite>)>,
     /// What direct I/O needs of addresses and lengths; a power of two.
     alignment: usize,
 }
@@ -36,12 +38,13 @@ impl DiskIo {
         let alignment = (alignment as usize).max(ALIGNMENT_FALLBACK);
         Ok(Self {
             file: context.ring.adopt(OwnedFd::from(file)),
+            writes: Vec::new(),
             alignment,
         })
     }
 
-    /// Starts a durable write of `buffers`, contiguously at `offset`.
-    pub(crate) fn write(&self, context: &mut Context, io: IoId, offset: u64, mut buffers: Vec<Bytes>) {
+    /// Prepares a durable write of `buffers`, contiguously at `offset`; [`Self::flush`] starts it.
+    pub(crate) fn write(&mut self, context: &mut Context, io: IoId, offset: u64, mut buffers: Vec<Bytes>) {
         for buffer in &mut buffers {
             if !self.is_aligned(buffer) {
                 *buffer = bounce(context, buffer);
@@ -57,9 +60,15 @@ impl DiskIo {
             gather,
             registered,
         };
-        context
-            .ring
-            .submit(Tag::DiskWrite(io), Operation::Write(Box::new(write)));
+        self.writes.push((io, Box::new(write)));
+    }
+
+    /// At the end of a turn, after the sends: handing a write to the device takes longer than handing a frame to a
+    /// socket, and followers must not wait for the leader's own disk.
+    pub(crate) fn flush(&mut self, context: &mut Context) {
+        for (io, write) in self.writes.drain(..) {
+            context.ring.submit(Tag::DiskWrite(io), Operation::Write(write));
+        }
     }
 
     /// Starts a read into a buffer of its own.

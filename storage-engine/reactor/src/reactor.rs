@@ -116,6 +116,7 @@ impl<'a, M: Machine> Turner<'a, M> {
         self.listen_for_wakes();
         self.machine.start(self.context.now, &mut self.effects);
         self.carry_out();
+        self.disk.flush(&mut self.context);
         while self.failure.is_none() && !self.is_done() {
             self.turn()?;
         }
@@ -147,8 +148,9 @@ impl<'a, M: Machine> Turner<'a, M> {
             self.feed();
         }
         self.streams.flush(&mut self.context, self.observer);
-        self.inbounds.flush(&mut self.context);
         self.links.flush(&mut self.context);
+        self.inbounds.flush(&mut self.context);
+        self.disk.flush(&mut self.context);
         self.context.counters.turns.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! A typed wrapper of one io_uring: operations go in with a tag and come out with their tag, themselves and a result.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, Probe, opcode, squeue};
 use slab::Slab;
 
 use crate::buffers::BufferPool;
@@ -44,6 +45,8 @@ struct InFlight<T> {
 pub(crate) struct Ring<T> {
     ring: IoUring,
     in_flight: Slab<InFlight<T>>,
+    /// Entries that the submission queue had no room for.
+    backlog: VecDeque<squeue::Entry>,
     files: Rc<FileTable>,
     arena_registered: bool,
     has_writev_fixed: bool,
@@ -79,6 +82,7 @@ impl<T> Ring<T> {
         Ok(Self {
             ring,
             in_flight: Slab::new(),
+            backlog: VecDeque::new(),
             files: FileTable::new(slots),
             arena_registered: false,
             has_writev_fixed: probe.is_supported(opcode::WritevFixed::CODE),
@@ -147,27 +151,41 @@ impl<T> Ring<T> {
     pub(crate) fn submit(&mut self, tag: T, operation: Operation) {
         let key = self.in_flight.insert(InFlight { tag, operation });
         let entry = self.in_flight[key].operation.entry().user_data(key as u64);
-        self.push(&entry);
+        self.push(entry);
     }
 
-    fn push(&mut self, entry: &io_uring::squeue::Entry) {
-        loop {
-            // SAFETY: all that the entry points to is owned by the operation in `in_flight`, at addresses that do not
-            // change when the slab grows (boxes, vectors, buffers), and it stays there until its completion is reaped;
-            // `Drop` waits for that too, or leaks. A cancellation points to nothing.
-            if unsafe { self.ring.submission().push(entry) }.is_ok() {
-                return;
-            }
-            // The queue is full: let the kernel take what is there. It consumes entries synchronously.
+    /// Queues an entry behind those that found no room before.
+    fn push(&mut self, entry: squeue::Entry) {
+        self.backlog.push_back(entry);
+        if !self.move_backlog() {
+            // The queue is full: let the kernel take what is there. If it wants completions to be reaped first, the
+            // rest stays in the backlog until the next wait.
             if let Err(error) = self.ring.submit() {
                 tracing::debug!(%error, "io_uring did not take a full queue at once");
             }
+            self.move_backlog();
         }
+    }
+
+    /// Moves the backlog into the submission queue. False if it does not fit.
+    fn move_backlog(&mut self) -> bool {
+        let mut queue = self.ring.submission();
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: all that the entry points to is owned by the operation in `in_flight`, at addresses that do not
+            // change when the slab grows (boxes, vectors, buffers), and it stays there until its completion is reaped;
+            // `Drop` waits for that too, or leaks. A cancellation points to nothing.
+            if unsafe { queue.push(entry) }.is_err() {
+                return false;
+            }
+            self.backlog.pop_front();
+        }
+        true
     }
 
     /// Hands everything to the kernel and waits until an operation ends or `timeout` has passed.
     pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        let limit = Timespec::from(timeout);
+        let fits = self.move_backlog();
+        let limit = Timespec::from(if fits { timeout } else { Duration::ZERO });
         let arguments = SubmitArgs::new().timespec(&limit);
         match self.ring.submitter().submit_with_args(1, &arguments) {
             Ok(_) => Ok(()),
@@ -201,7 +219,7 @@ impl<T> Ring<T> {
         let mut completions = Vec::new();
         while !self.in_flight.is_empty() && Instant::now() < until {
             self.push(
-                &opcode::AsyncCancel2::new(CancelBuilder::any())
+                opcode::AsyncCancel2::new(CancelBuilder::any())
                     .build()
                     .user_data(NOBODY),
             );
