@@ -181,3 +181,70 @@ fn sizes_that_cannot_be_are_refused_and_leave_nothing_behind() {
             .contains("not made shorter")
     );
 }
+
+/// A loop device over a file, detached again when dropped; `None` where the machine gives none to this user.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    fn over(file: &std::path::Path) -> Option<Self> {
+        let output = std::process::Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output()
+            .ok()?;
+        let path = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        output.status.success().then_some(Self(path))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup")
+            .args(["--detach", &self.0])
+            .status();
+    }
+}
+
+#[test]
+fn a_device_is_formatted_at_its_ends_only_and_opened_exclusively() {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let bench = Bench::new();
+    let file = bench.path("backing");
+    std::fs::write(&file, vec![0; DISK_SIZE as usize]).unwrap();
+    let Some(device) = LoopDevice::over(&file) else {
+        println!("no loop device is to be had here: the test of devices was skipped");
+        return;
+    };
+    let path = std::path::Path::new(&device.0);
+    let options = FormatOptions {
+        segment_size: 2 << 20,
+        ..FormatOptions::default()
+    };
+    let sized = FormatOptions {
+        size: Some(ByteSize(DISK_SIZE)),
+        ..options
+    };
+    let error = disk::format(path, sized, |_, _| ()).unwrap_err();
+    assert!(
+        error.to_string().contains("a size can only be given for a file"),
+        "{error}"
+    );
+    let mut total = 0;
+    disk::format(path, options, |_, all| total = all).unwrap();
+    assert_eq!(total, 2 << 20, "a MiB at either end");
+
+    let disk = disk::open(path, None).unwrap();
+    assert_eq!(disk.size_bytes(), DISK_SIZE);
+    assert!(matches!(disk::open(path, None).unwrap_err(), DiskError::InUse { .. }));
+    drop(disk);
+    // What the kernel has taken for a mount or an array it holds open exclusively.
+    let taken = std::fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_EXCL)
+        .open(path)
+        .unwrap();
+    assert!(matches!(disk::open(path, None).unwrap_err(), DiskError::InUse { .. }));
+    drop(taken);
+    disk::open(path, None).unwrap();
+}
