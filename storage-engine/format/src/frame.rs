@@ -290,6 +290,12 @@ fn chain_value(previous: u64, header_crc: u32) -> u64 {
     u64::from(linked) << 32 | u64::from(header_crc)
 }
 
+/// The half of a chain value that is the header's checksum.
+#[allow(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+const fn header_crc_in(chain: u64) -> u32 {
+    chain as u32
+}
+
 /// How many bytes of header the block at hand announces, if it is the first of a frame header at all. Nothing is
 /// checked but the magic number and the bound: it says how much to read before [`decode`].
 pub fn header_bytes_of(first_block: &[u8]) -> Result<usize, FormatError> {
@@ -331,7 +337,7 @@ pub fn decode(bytes: &Bytes) -> Result<Frame, FormatError> {
     reader.magic(MAGIC)?;
     let chain = reader.u64("chain value")?;
     let computed = crc32c(&bytes[CHECKED_FROM..header_bytes]);
-    let found = (chain & u64::from(u32::MAX)) as u32;
+    let found = header_crc_in(chain);
     if found != computed {
         return Err(FormatError::Checksum {
             structure: STRUCTURE,

@@ -231,9 +231,9 @@ pub enum ChooseError {
     #[error("neither copy of the superblock can be used; the first: {first}; the second: {second}")]
     Neither {
         /// What is wrong with the first.
-        first: FormatError,
+        first: Box<FormatError>,
         /// What is wrong with the second.
-        second: FormatError,
+        second: Box<FormatError>,
     },
     /// One copy was written by a newer build: an upgrade has begun that this build must not undo.
     #[error("one copy of the superblock is of a newer format ({0}): use the newer build")]
@@ -262,6 +262,9 @@ pub fn choose(first: &[u8], second: &[u8]) -> Result<Superblock, ChooseError> {
         }),
         (Ok(_), Err(newer)) | (Err(newer), Ok(_)) if newer.is_newer() => Err(ChooseError::Newer(newer)),
         (Ok(valid), Err(_)) | (Err(_), Ok(valid)) => Ok(valid),
-        (Err(first), Err(second)) => Err(ChooseError::Neither { first, second }),
+        (Err(first), Err(second)) => Err(ChooseError::Neither {
+            first: Box::new(first),
+            second: Box::new(second),
+        }),
     }
 }

@@ -171,7 +171,8 @@ impl LogWriter {
         let frame = self.in_flight.iter_mut().find(|frame| frame.io == io)?;
         frame.is_done = true;
         let mut durable = None;
-        while let Some(frame) = self.in_flight.pop_front_if(|frame| frame.is_done) {
+        while self.in_flight.front().is_some_and(|frame| frame.is_done) {
+            let Some(frame) = self.in_flight.pop_front() else { break };
             assert_eq!(
                 frame.sequence,
                 self.durable_sequence + 1,

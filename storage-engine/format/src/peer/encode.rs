@@ -372,7 +372,11 @@ impl Encoder {
     }
 
     fn text(&mut self, text: &str) {
-        let cut = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+        let end = (0..=TEXT_BYTES_MAX.min(text.len()))
+            .rev()
+            .find(|end| text.is_char_boundary(*end))
+            .unwrap_or(0);
+        let cut = &text[..end];
         self.body.put_u8(cut.len() as u8);
         self.body.put_slice(cut.as_bytes());
     }

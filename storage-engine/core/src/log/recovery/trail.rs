@@ -119,7 +119,12 @@ impl Trail {
             at,
             records: recovered(frame),
         });
-        while let Some(frame) = self.unvouched.pop_front_if(|frame| frame.at.sequence <= self.durable) {
+        while self
+            .unvouched
+            .front()
+            .is_some_and(|frame| frame.at.sequence <= self.durable)
+        {
+            let Some(frame) = self.unvouched.pop_front() else { break };
             self.deliver(frame, sink);
         }
     }

@@ -1,8 +1,6 @@
 //! What is written to a disk comes back as it was; any changed byte is noticed; garbage is refused without a fuss.
 
-#[allow(unreachable_pub, reason = "shared by the test binaries of this folder")]
-mod strategies;
-
+use super::strategies;
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, NodeId};
 use cairn_api::units::BLOCK_SIZE;
@@ -152,13 +150,15 @@ fn the_newest_valid_superblock_rules() {
 #[test]
 fn two_bad_superblocks_are_both_explained() {
     let error = choose(&flipped(&sample().encode(), 100, 1), &[0; 4096]).unwrap_err();
-    assert!(matches!(
-        error,
-        ChooseError::Neither {
-            first: FormatError::Checksum { .. },
-            second: FormatError::Magic { .. }
-        }
-    ));
+    let ChooseError::Neither { first, second } = &error else {
+        panic!("{error:?}")
+    };
+    assert!(matches!(**first, FormatError::Checksum { .. }));
+    assert!(matches!(**second, FormatError::Magic { .. }));
+    assert!(
+        error.to_string().contains("the first: superblock: the checksum"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,5 +1,4 @@
 //! Random values of every structure of the format, within the bounds that their fields state.
-#![allow(dead_code, reason = "each test binary uses its share of the strategies")]
 
 use bytes::Bytes;
 use cairn_api::block::{Allocation, BlockError, StatusExtent};
@@ -17,22 +16,22 @@ use cairn_format::superblock::{Geometry, SEGMENT_SIZE_MIN, SEGMENTS_START_DEFAUL
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-pub fn disk() -> impl Strategy<Value = DiskId> {
+pub(crate) fn disk() -> impl Strategy<Value = DiskId> {
     any::<[u8; 16]>()
         .prop_filter("not nil", |bytes| *bytes != [0; 16])
         .prop_map(DiskId::from_bytes)
 }
 
-pub fn node() -> impl Strategy<Value = NodeId> {
+pub(crate) fn node() -> impl Strategy<Value = NodeId> {
     any::<[u8; 16]>().prop_map(NodeId::from_bytes)
 }
 
-pub fn cluster() -> impl Strategy<Value = ClusterId> {
+pub(crate) fn cluster() -> impl Strategy<Value = ClusterId> {
     any::<[u8; 16]>().prop_map(ClusterId::from_bytes)
 }
 
 prop_compose! {
-    pub fn superblock()(
+    pub(crate) fn superblock()(
         (cluster, node, disk) in (cluster(), node(), disk()),
         (blocks, segment_count) in (512_u64..=4096, 2_u32..=5000),
         extra in 0_u64..1 << 30,
@@ -46,7 +45,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    pub fn segment_header()(
+    pub(crate) fn segment_header()(
         (disk, segment) in (disk(), any::<u32>()),
         head in prop_oneof![Just(HeadKind::Hot), Just(HeadKind::Cold), Just(HeadKind::Index)],
         (epoch, incarnation, first_sequence) in (1_u64.., 1_u64.., 1_u64..),
@@ -61,7 +60,7 @@ fn block_crcs_strategy() -> impl Strategy<Value = Vec<u32>> {
     prop_oneof![vec(any::<u32>(), 1..=4), vec(any::<u32>(), 1..=256)]
 }
 
-pub fn entry_header() -> impl Strategy<Value = EntryHeader> {
+pub(crate) fn entry_header() -> impl Strategy<Value = EntryHeader> {
     let lba = 0_u64..1 << 50;
     prop_oneof![
         (any::<u64>(), lba.clone(), block_crcs_strategy()).prop_map(|(epoch, lba, block_crcs)| EntryHeader::Write {
@@ -88,7 +87,7 @@ pub fn entry_header() -> impl Strategy<Value = EntryHeader> {
     ]
 }
 
-pub fn frame_record(payload_blocks: u32) -> impl Strategy<Value = FrameRecord> {
+pub(crate) fn frame_record(payload_blocks: u32) -> impl Strategy<Value = FrameRecord> {
     let member = (any::<u64>(), node(), disk()).prop_map(|(replica, node, disk)| FrameMember {
         replica: ReplicaId(replica),
         node,
@@ -130,7 +129,7 @@ pub fn frame_record(payload_blocks: u32) -> impl Strategy<Value = FrameRecord> {
     ]
 }
 
-pub fn frame() -> impl Strategy<Value = (FrameInfo, Vec<FrameRecord>)> {
+pub(crate) fn frame() -> impl Strategy<Value = (FrameInfo, Vec<FrameRecord>)> {
     let info = (
         (disk(), any::<u64>()),
         1_u64..,
@@ -143,6 +142,7 @@ pub fn frame() -> impl Strategy<Value = (FrameInfo, Vec<FrameRecord>)> {
         .prop_map(
             |((disk, block), segment_epoch, incarnation, sequence, previous_chain, ahead, payload_blocks)| FrameInfo {
                 disk,
+                block,
                 segment_epoch,
                 incarnation,
                 sequence,
@@ -155,7 +155,7 @@ pub fn frame() -> impl Strategy<Value = (FrameInfo, Vec<FrameRecord>)> {
 }
 
 /// So many blocks, each different from the next.
-pub fn payload(blocks: u32, seed: u8) -> Bytes {
+pub(crate) fn payload(blocks: u32, seed: u8) -> Bytes {
     (0..blocks * BLOCK_SIZE)
         .map(|place| (place / BLOCK_SIZE * 31 + place % 251) as u8 ^ seed)
         .collect()
@@ -326,7 +326,7 @@ fn gateway_result() -> impl Strategy<Value = GatewayResult> {
     ]
 }
 
-pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
+pub(crate) fn peer_message() -> impl Strategy<Value = PeerMessage> {
     prop_oneof![
         raft_message(),
         (any::<(u64, u64)>(), gateway_op()).prop_map(|((group, request), op)| {
@@ -346,7 +346,7 @@ pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
     ]
 }
 
-pub fn hello() -> impl Strategy<Value = Hello> {
+pub(crate) fn hello() -> impl Strategy<Value = Hello> {
     (any::<u16>(), cluster(), node(), disk(), disk()).prop_map(
         |(wire_version, cluster, from_node, from_disk, to_disk)| Hello {
             wire_version,
@@ -358,7 +358,7 @@ pub fn hello() -> impl Strategy<Value = Hello> {
     )
 }
 
-pub fn hello_code() -> impl Strategy<Value = HelloCode> {
+pub(crate) fn hello_code() -> impl Strategy<Value = HelloCode> {
     use HelloCode::*;
     proptest::sample::select(vec![
         Accepted,

@@ -1,8 +1,6 @@
 //! What is sent to a peer arrives as it was; any changed byte is noticed; garbage is refused without a fuss.
 
-#[allow(unreachable_pub, reason = "shared by the test binaries of this folder")]
-mod strategies;
-
+use super::strategies;
 use bytes::{Bytes, BytesMut};
 use cairn_api::ids::{Epoch, GroupId};
 use cairn_api::units::Lba;
