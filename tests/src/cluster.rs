@@ -6,13 +6,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::binaries::Binaries;
 use crate::command::{Ran, Tool};
 use crate::config::{Config, Tls};
 use crate::engine::Engine;
+use crate::nbd::Client;
 use crate::{ports, wait};
 
 /// How long a cluster may take to come up. Generous: a loaded machine in CI formats and recovers slowly.
@@ -205,6 +206,22 @@ impl Cluster {
                 .position(|engine| engine.config.name == leader)
                 .context("no leader is known")
         })
+    }
+
+    /// Sees to it that `gateway` does not lead the volume: while it is used through another engine, leadership moves there.
+    pub fn lead_elsewhere(&self, name: &str, gateway: usize) -> Result<()> {
+        let other = usize::from(gateway == 0);
+        let mut client = Client::connect(&self.engines[other].nbd_tcp(), name)?;
+        wait::until(
+            &format!("leadership of {name} moves off the gateway"),
+            START_LIMIT,
+            || {
+                client.write(0, &[0; 4096])?;
+                ensure!(self.leader(name)? != gateway, "the gateway leads");
+                Ok(())
+            },
+        )?;
+        client.disconnect()
     }
 
     /// Runs `cairn` with `args`, whatever its exit code.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use cairn_tests::ledger::Ledger;
 use cairn_tests::load::{Load, Outcome, Plan};
-use cairn_tests::nbd::Client;
 use cairn_tests::{Cluster, ClusterOptions, verify, wait};
 
 /// The volume of every test.
@@ -40,15 +39,7 @@ pub(crate) fn plan() -> Plan {
 /// Makes the volume, led by another engine than the gateway, and starts a verified load through the gateway.
 pub(crate) fn load_through_gateway(cluster: &Cluster) -> Result<Load> {
     cluster.create_volume(VOLUME, BLOCKS * 4096)?;
-    if cluster.leader(VOLUME)? == GATEWAY {
-        let mut client = Client::connect(&cluster.engines[0].nbd_tcp(), VOLUME)?;
-        client.write(0, &[0; 4096])?;
-        client.disconnect()?;
-        wait::until("leadership moves off the gateway", PATIENCE, || {
-            ensure!(cluster.leader(VOLUME)? != GATEWAY, "the gateway leads");
-            Ok(())
-        })?;
-    }
+    cluster.lead_elsewhere(VOLUME, GATEWAY)?;
     let load = Load::start(
         &cluster.engines[GATEWAY].nbd_tcp(),
         VOLUME,

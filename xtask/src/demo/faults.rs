@@ -10,7 +10,6 @@ use anyhow::{Context, Result, anyhow, ensure};
 use cairn_tests::fio::{Figures, Job, Target};
 use cairn_tests::ledger::{BLOCK_BYTES_U64, Ledger};
 use cairn_tests::load::{Failure, Load, Outcome, Plan};
-use cairn_tests::nbd::Client;
 use cairn_tests::{Cluster, verify, wait};
 
 use super::GATEWAY;
@@ -51,14 +50,7 @@ impl Run {
     /// Makes the volume, sees to it that the gateway does not lead it, and starts both clients.
     pub(super) fn start(cluster: &Cluster) -> Result<Self> {
         cluster.create_volume(VOLUME, VOLUME_BYTES)?;
-        if cluster.leader(VOLUME)? == GATEWAY {
-            // A write through another engine draws the leadership there.
-            Client::connect(&cluster.engines[0].nbd_tcp(), VOLUME)?.write(0, &[0; 4096])?;
-            wait::until("leadership moves off the gateway", Duration::from_secs(10), || {
-                ensure!(cluster.leader(VOLUME)? != GATEWAY, "the gateway leads");
-                Ok(())
-            })?;
-        }
+        cluster.lead_elsewhere(VOLUME, GATEWAY)?;
         let gateway = &cluster.engines[GATEWAY];
         let uri = gateway.uri(VOLUME);
         let dir = cluster.dir().to_path_buf();
