@@ -164,15 +164,66 @@ impl EntryHeader {
 
     /// Decodes a header: all of `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        Ok(match View::decode(bytes)? {
+            View::Write { epoch, lba, crcs } => Self::Write {
+                epoch,
+                lba,
+                block_crcs: crcs.iter().collect(),
+            },
+            View::Zero {
+                epoch,
+                lba,
+                blocks,
+                allocate,
+            } => Self::Zero {
+                epoch,
+                lba,
+                blocks,
+                allocate,
+            },
+            View::Attach { epoch, holder } => Self::Attach { epoch, holder },
+            View::Command { length, crcs } => Self::Command {
+                length,
+                block_crcs: crcs.iter().collect(),
+            },
+        })
+    }
+}
+
+/// A decoded header whose checksums are still in encoded form.
+enum View<'a> {
+    Write {
+        epoch: Epoch,
+        lba: Lba,
+        crcs: BlockCrcs<'a>,
+    },
+    Zero {
+        epoch: Epoch,
+        lba: Lba,
+        blocks: u64,
+        allocate: bool,
+    },
+    Attach {
+        epoch: Epoch,
+        holder: NodeId,
+    },
+    Command {
+        length: u32,
+        crcs: BlockCrcs<'a>,
+    },
+}
+
+impl<'a> View<'a> {
+    fn decode(bytes: &'a [u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(STRUCTURE, bytes);
         let (op, flags) = take_op(&mut reader)?;
-        let header = match op {
+        let view = match op {
             OP_WRITE => {
                 let epoch = Epoch(reader.u64("epoch")?);
                 let lba = Lba(reader.u64("first block")?);
-                let block_crcs: Vec<u32> = BlockCrcs::take(&mut reader)?.iter().collect();
-                check_range(&reader, lba, block_crcs.len() as u64)?;
-                Self::Write { epoch, lba, block_crcs }
+                let crcs = BlockCrcs::take(&mut reader)?;
+                check_range(&reader, lba, u64::from(crcs.count()))?;
+                Self::Write { epoch, lba, crcs }
             }
             OP_ZERO => {
                 let epoch = Epoch(reader.u64("epoch")?);
@@ -192,14 +243,11 @@ impl EntryHeader {
             },
             _ => {
                 let (length, crcs) = take_command(&mut reader)?;
-                Self::Command {
-                    length,
-                    block_crcs: crcs.iter().collect(),
-                }
+                Self::Command { length, crcs }
             }
         };
         reader.end()?;
-        Ok(header)
+        Ok(view)
     }
 }
 
@@ -211,21 +259,15 @@ pub struct BlockCrcs<'a> {
 }
 
 impl<'a> BlockCrcs<'a> {
-    /// Those in an encoded header; none for Raft's own no-op, whose header is empty.
+    /// Those in an encoded header, all of which is checked; none for Raft's own no-op, whose header is empty.
     pub fn of_header(header: &'a [u8]) -> Result<Self, FormatError> {
         if header.is_empty() {
             return Ok(Self { encoded: &[] });
         }
-        let mut reader = Reader::new(STRUCTURE, header);
-        let (op, _) = take_op(&mut reader)?;
-        match op {
-            OP_WRITE => {
-                reader.take("epoch and first block", 16)?;
-                Self::take(&mut reader)
-            }
-            OP_COMMAND => take_command(&mut reader).map(|(_, crcs)| crcs),
-            _ => Ok(Self { encoded: &[] }),
-        }
+        Ok(match View::decode(header)? {
+            View::Write { crcs, .. } | View::Command { crcs, .. } => crcs,
+            View::Zero { .. } | View::Attach { .. } => Self { encoded: &[] },
+        })
     }
 
     /// The rest of a header: checksums, at least one.
