@@ -3,6 +3,9 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(["proto/meta.proto"], ["proto"])?;
-    tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_server(false)
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -77,7 +77,9 @@ struct Listeners {
 }
 
 async fn bind(address: SocketAddr, what: &'static str) -> Result<TcpListener, DaemonError> {
-    TcpListener::bind(address).await.map_err(|source| DaemonError::Listen { address, what, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| DaemonError::Listen { address, what, source })
 }
 
 async fn bind_optional(address: Option<SocketAddr>, what: &'static str) -> Result<Option<TcpListener>, DaemonError> {
@@ -106,13 +108,19 @@ impl Listeners {
     fn addresses(&self, config: &Config) -> Addresses {
         let told = |listener: Option<&TcpListener>, advertise: Option<SocketAddr>| {
             let bound = listener.and_then(|listener| listener.local_addr().ok());
-            bound.map(|bound| advertise.unwrap_or(bound).to_string()).unwrap_or_default()
+            bound
+                .map(|bound| advertise.unwrap_or(bound).to_string())
+                .unwrap_or_default()
         };
         Addresses {
             control: told(Some(&self.control), config.control.advertise),
             data: told(Some(&self.data), config.data.advertise),
             nbd: told(self.nbd.as_ref(), config.nbd.advertise),
-            nbd_socket: self.nbd_socket.as_ref().map(|(_, path)| path.display().to_string()).unwrap_or_default(),
+            nbd_socket: self
+                .nbd_socket
+                .as_ref()
+                .map(|(_, path)| path.display().to_string())
+                .unwrap_or_default(),
         }
     }
 }
@@ -212,7 +220,10 @@ fn assemble(
     })
     .map_err(DaemonError::Runtime)?;
     let (sender, events) = mpsc::unbounded_channel();
-    Ok((Arc::new(Engine::new(config, addresses, identity, disks, meta, sender)), events))
+    Ok((
+        Arc::new(Engine::new(config, addresses, identity, disks, meta, sender)),
+        events,
+    ))
 }
 
 /// An engine without a disk can only mislead those who ask it.
@@ -304,7 +315,8 @@ async fn follow_disks(engine: Arc<Engine>, mut events: Events, fatal: mpsc::Send
                 let member = leader.and_then(|replica| engine.meta.member(replica));
                 tracing::info!(
                     leader = member.as_ref().map(|member| engine.meta.view().node_name(member.node)),
-                    is_local, "the meta group's leader"
+                    is_local,
+                    "the meta group's leader"
                 );
                 engine.meta.set_leader(MetaLeader { member, is_local });
             }

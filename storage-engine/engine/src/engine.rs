@@ -59,6 +59,8 @@ pub struct Engine {
     pub wake: Notify,
     /// One initialisation at a time.
     pub(crate) initialising: tokio::sync::Mutex<()>,
+    /// The meta group's replica is made and attached once.
+    pub(crate) attaching: tokio::sync::Mutex<()>,
     identity: Mutex<Identity>,
     draining: AtomicBool,
     events: mpsc::UnboundedSender<DiskEvent>,
@@ -83,6 +85,7 @@ impl Engine {
             channels: Channels::default(),
             wake: Notify::new(),
             initialising: tokio::sync::Mutex::new(()),
+            attaching: tokio::sync::Mutex::new(()),
             identity: Mutex::new(identity),
             draining: AtomicBool::new(false),
             events,
@@ -131,7 +134,11 @@ impl Engine {
         }
         let recovers =
             |state: &DiskState| matches!(state, DiskState::Recovering | DiskState::Claimed | DiskState::Unclaimed);
-        if self.disks.views().iter().any(|view| recovers(&view.state)) { Phase::Recovering } else { Phase::Ready }
+        if self.disks.views().iter().any(|view| recovers(&view.state)) {
+            Phase::Recovering
+        } else {
+            Phase::Ready
+        }
     }
 
     /// Whether it can serve, or why not yet.
@@ -162,8 +169,7 @@ impl Engine {
         let Some(cluster) = self.cluster() else { return Ok(()) };
         let claimed = self.disks.claim(cluster, self.node());
         self.disks.start(|disk| {
-            let reporter =
-                DiskReporter::new(disk, self.events.clone(), self.meta.queue(), Arc::clone(&self.metrics));
+            let reporter = DiskReporter::new(disk, self.events.clone(), self.meta.queue(), Arc::clone(&self.metrics));
             Arc::new(reporter)
         });
         claimed
@@ -200,7 +206,9 @@ impl Engine {
     pub fn disk_for(&self, volume: &crate::meta::VolumeRecord) -> Option<DiskId> {
         let serving: Vec<DiskId> = self.disks.serving().iter().map(|(disk, _)| *disk).collect();
         let local = volume.replicas.iter().find(|replica| serving.contains(&replica.disk));
-        local.map(|replica| replica.disk).or_else(|| fixed_choice(&serving, volume.group))
+        local
+            .map(|replica| replica.disk)
+            .or_else(|| fixed_choice(&serving, volume.group))
     }
 
     /// The path at which the catalogue lives.
@@ -220,7 +228,9 @@ fn fixed_choice(disks: &[DiskId], group: GroupId) -> Option<DiskId> {
 /// Spreads neighbouring numbers over all 64 bits: two rounds of multiplying by an odd constant and folding the upper half
 /// into the lower.
 fn mix(number: u64) -> u64 {
-    let once = (number ^ (number >> 32)).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let once = (number ^ (number >> 32))
+        .wrapping_add(1)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let twice = (once ^ (once >> 29)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     twice ^ (twice >> 32)
 }
@@ -232,7 +242,9 @@ mod tests {
     #[test]
     fn volumes_without_a_local_replica_spread_over_the_disks_and_stay() {
         let disks: Vec<DiskId> = (1..5).map(|number| DiskId::from_bytes([number * 37; 16])).collect();
-        let choices: Vec<DiskId> = (2..200).map(|group| fixed_choice(&disks, GroupId(group)).unwrap()).collect();
+        let choices: Vec<DiskId> = (2..200)
+            .map(|group| fixed_choice(&disks, GroupId(group)).unwrap())
+            .collect();
         for disk in &disks {
             let count = choices.iter().filter(|choice| *choice == disk).count();
             assert!(count > 10, "{count} of 198 volumes on {disk}");

@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use cairn_api::block::{DeviceInfo, FrontendSession};
 use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
-use cairn_core::event::{
-    Command, CommandError, CommandReply, GroupSpec, GroupStatus, Member, RecoverySummary, Role,
-};
+use cairn_core::event::{Command, CommandError, CommandReply, GroupSpec, GroupStatus, Member, RecoverySummary, Role};
 
 use crate::config::DiskConfig;
 use crate::disks::{
@@ -58,7 +56,11 @@ impl State {
 
     fn tell_leader(&self) {
         let leader = self.meta_leader();
-        for disk in self.disks.values().filter(|disk| disk.groups.contains_key(&GroupId::META)) {
+        for disk in self
+            .disks
+            .values()
+            .filter(|disk| disk.groups.contains_key(&GroupId::META))
+        {
             if let Some(observer) = &disk.observer {
                 let is_local = leader.as_ref().is_some_and(|leader| leader.disk == disk.label.disk);
                 observer.on_leader_changed(GroupId::META, leader.as_ref().map(|leader| leader.replica), is_local);
@@ -69,7 +71,9 @@ impl State {
     fn deliver(&mut self) {
         let log = self.log.clone();
         for disk in self.disks.values_mut() {
-            let (Some(delivered), Some(observer)) = (&mut disk.delivered, &disk.observer) else { continue };
+            let (Some(delivered), Some(observer)) = (&mut disk.delivered, &disk.observer) else {
+                continue;
+            };
             for (data, index) in log.iter().zip(1_u64..).skip(*delivered) {
                 observer.on_apply(GroupId::META, LogIndex(index), data.clone());
             }
@@ -94,7 +98,10 @@ impl State {
                 self.disk(id).groups.remove(&group);
                 Ok(CommandReply::Done)
             }
-            Command::Propose { group: GroupId::META, data } => {
+            Command::Propose {
+                group: GroupId::META,
+                data,
+            } => {
                 self.require_leader(id)?;
                 self.log.push(data);
                 self.deliver();
@@ -130,7 +137,11 @@ impl State {
                 let leader: Option<ReplicaId> = leader.map(|leader| leader.replica);
                 GroupStatus {
                     replica: own,
-                    role: if leader == Some(own) { Role::Leader } else { Role::Follower },
+                    role: if leader == Some(own) {
+                        Role::Leader
+                    } else {
+                        Role::Follower
+                    },
                     leader,
                     term: Term(1),
                     committed: LogIndex(1),
@@ -160,9 +171,18 @@ impl World {
 
     /// Formats a disk.
     pub(crate) fn format(&self, path: &Path) {
-        let label =
-            DiskLabel { disk: DiskId::random(), cluster: ClusterId::NIL, node: NodeId::NIL, size_bytes: SIZE_BYTES };
-        let disk = FakeDisk { label, groups: BTreeMap::new(), observer: None, delivered: None };
+        let label = DiskLabel {
+            disk: DiskId::random(),
+            cluster: ClusterId::NIL,
+            node: NodeId::NIL,
+            size_bytes: SIZE_BYTES,
+        };
+        let disk = FakeDisk {
+            label,
+            groups: BTreeMap::new(),
+            observer: None,
+            delivered: None,
+        };
         self.state().disks.insert(path.to_owned(), disk);
     }
 
@@ -207,7 +227,8 @@ impl DiskBackend for World {
             return Err(DiskError(format!("disk {} cannot be read", path.display())));
         }
         let disk = state.disks.get(path);
-        disk.map(|disk| disk.label.clone()).ok_or_else(|| DiskError(format!("{} is not formatted", path.display())))
+        disk.map(|disk| disk.label.clone())
+            .ok_or_else(|| DiskError(format!("{} is not formatted", path.display())))
     }
 
     fn claim(&self, path: &Path, cluster: ClusterId, node: NodeId) -> Result<DiskLabel, DiskError> {
@@ -230,7 +251,10 @@ impl DiskBackend for World {
             ..RecoverySummary::default()
         });
         state.tell_leader();
-        Ok(Arc::new(FakeThread { world: self.clone(), disk: label.disk }))
+        Ok(Arc::new(FakeThread {
+            world: self.clone(),
+            disk: label.disk,
+        }))
     }
 }
 
@@ -251,7 +275,10 @@ impl DiskThread for FakeThread {
     }
 
     fn stats(&self) -> DiskStats {
-        DiskStats { free_bytes: SIZE_BYTES, ..DiskStats::default() }
+        DiskStats {
+            free_bytes: SIZE_BYTES,
+            ..DiskStats::default()
+        }
     }
 
     fn stop(&self) {

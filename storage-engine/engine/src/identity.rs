@@ -97,11 +97,19 @@ pub fn lock(data_dir: &Path) -> Result<DataDirLock, IdentityError> {
     };
     fs::create_dir_all(data_dir).map_err(at(data_dir))?;
     let path = data_dir.join("lock");
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(at(&path))?;
     match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
         Ok(file) => Ok(DataDirLock { _file: file }),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(IdentityError::Locked { path }),
-        Err((_, errno)) => Err(IdentityError::File { path, source: errno.into() }),
+        Err((_, errno)) => Err(IdentityError::File {
+            path,
+            source: errno.into(),
+        }),
     }
 }
 
@@ -113,13 +121,19 @@ pub fn load(data_dir: &Path) -> Result<Option<Identity>, IdentityError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(IdentityError::File { path, source }),
     };
-    let file: NodeFile = toml::from_str(&text)
-        .map_err(|error| IdentityError::Damaged { path: path.clone(), reason: error.to_string() })?;
+    let file: NodeFile = toml::from_str(&text).map_err(|error| IdentityError::Damaged {
+        path: path.clone(),
+        reason: error.to_string(),
+    })?;
     if file.version != VERSION {
         let reason = format!("it has version {}, this engine reads {VERSION}", file.version);
         return Err(IdentityError::Damaged { path, reason });
     }
-    Ok(Some(Identity { node: file.node_id, cluster: file.cluster_id, meta_made: file.meta_made }))
+    Ok(Some(Identity {
+        node: file.node_id,
+        cluster: file.cluster_id,
+        meta_made: file.meta_made,
+    }))
 }
 
 /// Writes `node.toml` durably: a new file takes the old one's place.
@@ -140,7 +154,10 @@ pub fn save(data_dir: &Path, identity: &Identity) -> Result<(), IdentityError> {
         fs::rename(&new, &path)?;
         fs::File::open(data_dir)?.sync_all()
     };
-    write().map_err(|source| IdentityError::File { path: path.clone(), source })
+    write().map_err(|source| IdentityError::File {
+        path: path.clone(),
+        source,
+    })
 }
 
 /// Settles who this engine is from what the data directory and the disks say, and names the disks that are not its own.
@@ -153,8 +170,16 @@ pub fn settle(
         Some(identity) if identity.cluster.is_some() => identity,
         // An identity without a cluster was never known to anybody else: the disks' word counts for more.
         weak => match agreed(&claimed)? {
-            Some((cluster, node)) => Identity { node, cluster: Some(cluster), meta_made: false },
-            None => weak.unwrap_or_else(|| Identity { node: NodeId::random(), cluster: None, meta_made: false }),
+            Some((cluster, node)) => Identity {
+                node,
+                cluster: Some(cluster),
+                meta_made: false,
+            },
+            None => weak.unwrap_or_else(|| Identity {
+                node: NodeId::random(),
+                cluster: None,
+                meta_made: false,
+            }),
         },
     };
     let strangers = claimed
@@ -162,8 +187,13 @@ pub fn settle(
         .filter_map(|(path, label)| {
             let path = path.display();
             let reason = if Some(label.cluster) != identity.cluster {
-                let own = identity.cluster.map_or_else(|| "none".to_owned(), |cluster| cluster.to_string());
-                format!("disk {path} belongs to cluster {}, this engine to {own}; remove it from the configuration", label.cluster)
+                let own = identity
+                    .cluster
+                    .map_or_else(|| "none".to_owned(), |cluster| cluster.to_string());
+                format!(
+                    "disk {path} belongs to cluster {}, this engine to {own}; remove it from the configuration",
+                    label.cluster
+                )
             } else if label.node != identity.node {
                 format!(
                     "disk {path} belongs to node {}, this engine is {}; remove it from the configuration, or start \
@@ -173,22 +203,39 @@ pub fn settle(
             } else {
                 return None;
             };
-            Some(Stranger { disk: label.disk, reason })
+            Some(Stranger {
+                disk: label.disk,
+                reason,
+            })
         })
         .collect();
     Ok((identity, strangers))
 }
 
 fn agreed(claimed: &[&(PathBuf, DiskLabel)]) -> Result<Option<(ClusterId, NodeId)>, IdentityError> {
-    let Some((_, first)) = claimed.first() else { return Ok(None) };
-    if claimed.iter().all(|(_, label)| (label.cluster, label.node) == (first.cluster, first.node)) {
+    let Some((_, first)) = claimed.first() else {
+        return Ok(None);
+    };
+    if claimed
+        .iter()
+        .all(|(_, label)| (label.cluster, label.node) == (first.cluster, first.node))
+    {
         return Ok(Some((first.cluster, first.node)));
     }
     let details: Vec<String> = claimed
         .iter()
-        .map(|(path, label)| format!("{} is of cluster {} and node {}", path.display(), label.cluster, label.node))
+        .map(|(path, label)| {
+            format!(
+                "{} is of cluster {} and node {}",
+                path.display(),
+                label.cluster,
+                label.node
+            )
+        })
         .collect();
-    Err(IdentityError::DisksDisagree { details: details.join("; ") })
+    Err(IdentityError::DisksDisagree {
+        details: details.join("; "),
+    })
 }
 
 #[cfg(test)]
@@ -207,7 +254,11 @@ mod tests {
 
     fn identity(cluster: u8, node: u8) -> Identity {
         let cluster = (cluster != 0).then(|| ClusterId::from_bytes([cluster; 16]));
-        Identity { node: NodeId::from_bytes([node; 16]), cluster, meta_made: false }
+        Identity {
+            node: NodeId::from_bytes([node; 16]),
+            cluster,
+            meta_made: false,
+        }
     }
 
     #[test]
@@ -220,8 +271,13 @@ mod tests {
 
     #[test]
     fn disks_that_disagree_are_named_when_nothing_else_decides() {
-        let message = settle(None, &[label("/a", 1, 2), label("/b", 3, 2)]).unwrap_err().to_string();
-        assert!(message.contains("/a") && message.contains("/b") && message.contains("disagree"), "{message}");
+        let message = settle(None, &[label("/a", 1, 2), label("/b", 3, 2)])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("/a") && message.contains("/b") && message.contains("disagree"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -229,7 +285,10 @@ mod tests {
         let disks = [label("/own", 1, 2), label("/foreign", 7, 2), label("/moved", 1, 8)];
         let (settled, strangers) = settle(Some(identity(1, 2)), &disks).unwrap();
         assert_eq!(settled, identity(1, 2));
-        assert_eq!(strangers.iter().map(|stranger| stranger.disk).collect::<Vec<_>>(), [disks[1].1.disk, disks[2].1.disk]);
+        assert_eq!(
+            strangers.iter().map(|stranger| stranger.disk).collect::<Vec<_>>(),
+            [disks[1].1.disk, disks[2].1.disk]
+        );
         assert!(strangers[0].reason.contains("/foreign") && strangers[0].reason.contains("cluster"));
         assert!(strangers[1].reason.contains("/moved") && strangers[1].reason.contains("node"));
     }
@@ -238,7 +297,10 @@ mod tests {
     fn the_file_comes_back_as_it_was_saved_and_damage_is_named() {
         let directory = tempfile::tempdir().unwrap();
         assert!(load(directory.path()).unwrap().is_none());
-        let saved = Identity { meta_made: true, ..identity(3, 4) };
+        let saved = Identity {
+            meta_made: true,
+            ..identity(3, 4)
+        };
         save(directory.path(), &saved).unwrap();
         assert_eq!(load(directory.path()).unwrap(), Some(saved));
         fs::write(directory.path().join(FILE), "version = 1\n").unwrap();

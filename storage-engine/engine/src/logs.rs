@@ -21,5 +21,7 @@ pub fn start(config: &LogConfig) {
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
     // An error means that a subscriber stands already, as in tests.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(targets)).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(layer.with_filter(targets))
+        .try_init();
 }

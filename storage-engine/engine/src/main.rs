@@ -22,7 +22,9 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         };
     }
-    let Some(path) = &args.config else { return ExitCode::from(EXIT_USAGE) };
+    let Some(path) = &args.config else {
+        return ExitCode::from(EXIT_USAGE);
+    };
     let config = match Config::load(path, &args.overrides()) {
         Ok(config) => config,
         Err(error) => {

@@ -60,38 +60,67 @@ pub fn meta_members(engines: usize) -> usize {
 fn plan(request: &api::InitClusterRequest) -> Result<Plan, Status> {
     let id: ClusterId = convert::parse_id("cluster_id", &request.cluster_id)?;
     if id.is_nil() {
-        return Err(Status::invalid_argument("cluster_id is the nil UUID: choose a random one"));
+        return Err(Status::invalid_argument(
+            "cluster_id is the nil UUID: choose a random one",
+        ));
     }
     if !(1..=CLUSTER_NAME_BYTES_MAX).contains(&request.cluster_name.len()) {
-        let rule = format!("cluster_name is '{}': write 1 to {CLUSTER_NAME_BYTES_MAX} bytes", request.cluster_name);
+        let rule = format!(
+            "cluster_name is '{}': write 1 to {CLUSTER_NAME_BYTES_MAX} bytes",
+            request.cluster_name
+        );
         return Err(Status::invalid_argument(rule));
     }
-    let nodes: Vec<NodeRecord> = request.nodes.iter().map(convert::node_record).collect::<Result<_, _>>()?;
-    Ok(Plan { id, name: request.cluster_name.clone(), members: choose_members(request, &nodes)?, nodes })
+    let nodes: Vec<NodeRecord> = request
+        .nodes
+        .iter()
+        .map(convert::node_record)
+        .collect::<Result<_, _>>()?;
+    Ok(Plan {
+        id,
+        name: request.cluster_name.clone(),
+        members: choose_members(request, &nodes)?,
+        nodes,
+    })
 }
 
 /// The members that the request marks, else the first by name. Equal requests give equal members in equal order.
 fn choose_members(request: &api::InitClusterRequest, nodes: &[NodeRecord]) -> Result<Vec<Member>, Status> {
-    let mut chosen: Vec<(&api::NodeSpec, &NodeRecord)> =
-        request.nodes.iter().zip(nodes).filter(|(spec, _)| spec.meta_member).collect();
+    let mut chosen: Vec<(&api::NodeSpec, &NodeRecord)> = request
+        .nodes
+        .iter()
+        .zip(nodes)
+        .filter(|(spec, _)| spec.meta_member)
+        .collect();
     if chosen.is_empty() {
         chosen = request.nodes.iter().zip(nodes).collect();
         chosen.sort_by(|one, other| one.1.name.cmp(&other.1.name));
         chosen.truncate(meta_members(nodes.len()));
     }
     if !matches!(chosen.len(), 1 | 3 | 5) {
-        let rule = format!("{} nodes are marked as members of the meta group: mark 1, 3 or 5", chosen.len());
+        let rule = format!(
+            "{} nodes are marked as members of the meta group: mark 1, 3 or 5",
+            chosen.len()
+        );
         return Err(Status::invalid_argument(rule));
     }
     chosen
         .into_iter()
         .zip(1..)
         .map(|((spec, node), number)| {
-            let usable = spec.disks.iter().zip(&node.disks).find(|(disk, _)| !disk.state.starts_with("failed"));
+            let usable = spec
+                .disks
+                .iter()
+                .zip(&node.disks)
+                .find(|(disk, _)| !disk.state.starts_with("failed"));
             let (_, disk) = usable.ok_or_else(|| {
                 Status::invalid_argument(format!("node '{}' has no usable disk for the meta group", node.name))
             })?;
-            Ok(Member { replica: ReplicaId(number), node: node.id, disk: disk.id })
+            Ok(Member {
+                replica: ReplicaId(number),
+                node: node.id,
+                disk: disk.id,
+            })
         })
         .collect()
 }
@@ -121,9 +150,14 @@ pub async fn init(engine: &Arc<Engine>, request: &api::InitClusterRequest) -> Re
         .claim(plan.id, identity.node)
         .map_err(|error| Status::failed_precondition(error.to_string()))?;
     engine
-        .set_identity(Identity { cluster: Some(plan.id), ..identity })
+        .set_identity(Identity {
+            cluster: Some(plan.id),
+            ..identity
+        })
         .map_err(|error| Status::internal(error.to_string()))?;
-    engine.start_disks().map_err(|error| Status::failed_precondition(error.to_string()))?;
+    engine
+        .start_disks()
+        .map_err(|error| Status::failed_precondition(error.to_string()))?;
     wait_for_disks(engine).await?;
     ensure_meta_group(engine).await?;
     engine.wake.notify_one();
@@ -146,7 +180,12 @@ fn check_own(engine: &Engine, plan: &Plan) -> Result<(), Status> {
             spec.name, engine.config.name
         )));
     }
-    let disks: Vec<DiskId> = engine.disks.views().iter().filter_map(crate::disks::DiskView::id).collect();
+    let disks: Vec<DiskId> = engine
+        .disks
+        .views()
+        .iter()
+        .filter_map(crate::disks::DiskView::id)
+        .collect();
     if let Some(disk) = spec.disks.iter().find(|disk| !disks.contains(&disk.id)) {
         return Err(Status::invalid_argument(format!(
             "disk {} ({}) is not one of engine '{}'",
@@ -175,7 +214,10 @@ async fn wait_for_disks(engine: &Arc<Engine>) -> Result<(), Status> {
             .iter()
             .map(|view| format!("{} ({})", view.config.path.display(), view.state.describe()))
             .collect();
-        return Err(Status::failed_precondition(format!("no disk serves: {}", states.join(", "))));
+        return Err(Status::failed_precondition(format!(
+            "no disk serves: {}",
+            states.join(", ")
+        )));
     }
     Ok(())
 }
@@ -184,40 +226,68 @@ async fn wait_for_disks(engine: &Arc<Engine>) -> Result<(), Status> {
 ///
 /// It is made once: made again on a disk that lost it, it would vote with an empty log and undo what was committed.
 pub async fn ensure_meta_group(engine: &Arc<Engine>) -> Result<(), Status> {
+    let _one_at_a_time = engine.attaching.lock().await;
     let view = engine.meta.view();
     let identity = engine.identity();
     let Some(cluster) = &view.cluster else { return Ok(()) };
     if identity.meta_made || engine.meta.is_member() || view.applied != LogIndex(0) {
         return Ok(());
     }
-    let Some(own) = cluster.members.iter().find(|member| member.node == identity.node) else { return Ok(()) };
+    let Some(own) = cluster.members.iter().find(|member| member.node == identity.node) else {
+        return Ok(());
+    };
     let Some(thread) = engine.disks.thread_of(own.disk) else {
         return Err(Status::failed_precondition(format!(
             "disk {}, which is to hold the meta group's replica, does not serve",
             own.disk
         )));
     };
-    let spec = GroupSpec { group: GroupId::META, size_blocks: 0, members: cluster.members.clone() };
+    let spec = GroupSpec {
+        group: GroupId::META,
+        size_blocks: 0,
+        members: cluster.members.clone(),
+    };
     let refuse = |error: crate::disks::AskError| Status::unavailable(format!("the meta group was not made: {error}"));
-    ask(&thread, CoreCommand::CreateGroup(spec), COMMAND_PATIENCE).await.map_err(refuse)?;
+    ask(&thread, CoreCommand::CreateGroup(spec), COMMAND_PATIENCE)
+        .await
+        .map_err(refuse)?;
     tracing::info!(disk = %own.disk, replica = %own.replica, "made a replica of the meta group");
-    attach_meta_group(engine, own.disk, &thread).await.map_err(refuse)?;
+    attach(engine, own.disk, &thread).await.map_err(refuse)?;
     Ok(())
 }
 
-/// The meta group's replica is on this disk: its commands are applied from where the own state machine stands.
+/// Recovery has found the meta group's replica on this disk.
 pub async fn attach_meta_group(
+    engine: &Arc<Engine>,
+    disk: DiskId,
+    thread: &Arc<dyn DiskThread>,
+) -> Result<(), crate::disks::AskError> {
+    let _one_at_a_time = engine.attaching.lock().await;
+    if engine.meta.is_on(disk) {
+        return Ok(());
+    }
+    attach(engine, disk, thread).await
+}
+
+/// The meta group's commands are applied from where the own state machine stands.
+async fn attach(
     engine: &Arc<Engine>,
     disk: DiskId,
     thread: &Arc<dyn DiskThread>,
 ) -> Result<(), crate::disks::AskError> {
     let identity = engine.identity();
     if !identity.meta_made
-        && let Err(error) = engine.set_identity(Identity { meta_made: true, ..identity })
+        && let Err(error) = engine.set_identity(Identity {
+            meta_made: true,
+            ..identity
+        })
     {
         tracing::error!(%error, "cannot note that the meta group's replica was made");
     }
-    let start = CoreCommand::StartApply { group: GroupId::META, applied: engine.meta.applied() };
+    let start = CoreCommand::StartApply {
+        group: GroupId::META,
+        applied: engine.meta.applied(),
+    };
     ask(thread, start, COMMAND_PATIENCE).await?;
     let members = match ask(thread, CoreCommand::Inspect, COMMAND_PATIENCE).await? {
         CommandReply::Groups(groups) => groups
@@ -238,7 +308,9 @@ pub async fn found(engine: &Arc<Engine>) {
         return;
     }
     let Some(cluster) = &view.cluster else {
-        tracing::warn!("this engine leads the meta group, but has lost the plan of the cluster: repeat `cairn cluster init`");
+        tracing::warn!(
+            "this engine leads the meta group, but has lost the plan of the cluster: repeat `cairn cluster init`"
+        );
         return;
     };
     let command = Command::FoundCluster {

@@ -25,7 +25,9 @@ impl PeerBook {
     fn addresses(&self, catalogue: &Catalogue) -> BTreeMap<DiskId, SocketAddr> {
         let mut addresses = BTreeMap::new();
         for node in catalogue.nodes.values() {
-            let Ok(address) = node.data_address.parse() else { continue };
+            let Ok(address) = node.data_address.parse() else {
+                continue;
+            };
             addresses.extend(node.disks.iter().map(|disk| (disk.id, address)));
         }
         addresses.extend(&self.heard);
@@ -56,15 +58,19 @@ impl PeerBook {
         let mut addresses: Vec<String> = known.chain(seeds).filter(|address| *address != own).collect();
         addresses.sort();
         addresses.dedup();
-        let probes: Vec<_> =
-            addresses.into_iter().map(|address| tokio::spawn(route::probe(Arc::clone(engine), address))).collect();
+        let probes: Vec<_> = addresses
+            .into_iter()
+            .map(|address| tokio::spawn(route::probe(Arc::clone(engine), address)))
+            .collect();
         let cluster = engine.cluster().map(|cluster| cluster.to_string()).unwrap_or_default();
         for probe in probes {
             let Ok(Ok(info)) = probe.await else { continue };
             if info.cluster_id != cluster {
                 continue;
             }
-            let Ok(address) = info.data_address.parse() else { continue };
+            let Ok(address) = info.data_address.parse() else {
+                continue;
+            };
             let disks = info.disks.iter().filter_map(|disk| disk.disk_id.parse::<DiskId>().ok());
             self.heard.extend(disks.map(|disk| (disk, address)));
         }

@@ -147,7 +147,10 @@ impl Task {
                     }
                 };
                 if let Err(problem) = result {
-                    self.problem(&format!("replica {} of volume '{}': {problem}", replica.id, volume.name));
+                    self.problem(&format!(
+                        "replica {} of volume '{}': {problem}",
+                        replica.id, volume.name
+                    ));
                 }
             }
         }
@@ -190,15 +193,25 @@ impl Task {
 
 /// Whether the catalogue's record says all that the node itself says.
 fn covers(known: &NodeRecord, own: &NodeRecord) -> bool {
-    (&known.name, &known.control_address, &known.data_address, &known.nbd_address)
-        == (&own.name, &own.control_address, &own.data_address, &own.nbd_address)
+    (
+        &known.name,
+        &known.control_address,
+        &known.data_address,
+        &known.nbd_address,
+    ) == (&own.name, &own.control_address, &own.data_address, &own.nbd_address)
         && own.disks.iter().all(|disk| known.disks.contains(disk))
 }
 
 async fn make_replica(engine: &Arc<Engine>, disk: DiskId, group: GroupId, id: ReplicaId) -> Result<(), String> {
-    let current = route::current_catalogue(engine, 0).await.map_err(|status| status.message().to_owned())?;
-    let Some(volume) = current.volumes.get(&group).filter(|volume| !volume.deleting) else { return Ok(()) };
-    let Some(replica) = volume.replicas.iter().find(|replica| replica.id == id) else { return Ok(()) };
+    let current = route::current_catalogue(engine, 0)
+        .await
+        .map_err(|status| status.message().to_owned())?;
+    let Some(volume) = current.volumes.get(&group).filter(|volume| !volume.deleting) else {
+        return Ok(());
+    };
+    let Some(replica) = volume.replicas.iter().find(|replica| replica.id == id) else {
+        return Ok(());
+    };
     if replica.created || replica.disk != disk {
         return Ok(());
     }
@@ -216,7 +229,11 @@ async fn report(
     replica: &ReplicaRecord,
     dropped: bool,
 ) -> Result<(), String> {
-    let request = api::ReportReplicaRequest { volume_id: volume.group.get(), replica_id: replica.id.get(), dropped };
+    let request = api::ReportReplicaRequest {
+        volume_id: volume.group.get(),
+        replica_id: replica.id.get(),
+        dropped,
+    };
     match control::report_replica(engine, Request::new(request)).await {
         Ok(_) => Ok(()),
         Err(status) => Err(format!("not reported: {}", status.message())),

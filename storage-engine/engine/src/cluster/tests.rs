@@ -33,12 +33,21 @@ impl Bench {
     async fn new(engines: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let names = (0..engines).map(|number| format!("n{number}")).collect();
-        let listeners: Vec<_> =
-            (0..engines).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        let listeners: Vec<_> = (0..engines)
+            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let ports = listeners
+            .iter()
+            .map(|listener| listener.local_addr().unwrap().port())
+            .collect();
         drop(listeners);
-        let mut bench =
-            Self { world: World::default(), directory, names, ports, running: (0..engines).map(|_| None).collect() };
+        let mut bench = Self {
+            world: World::default(),
+            directory,
+            names,
+            ports,
+            running: (0..engines).map(|_| None).collect(),
+        };
         for number in 0..engines {
             bench.world.format(&bench.disk(number));
             bench.start(number).await;
@@ -111,7 +120,10 @@ impl Bench {
     }
 
     async fn try_node(&self, number: usize) -> Result<api::NodeInfo, tonic::Status> {
-        self.client(number).get_node(api::GetNodeRequest {}).await.map(tonic::Response::into_inner)
+        self.client(number)
+            .get_node(api::GetNodeRequest {})
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     async fn node(&self, number: usize) -> api::NodeInfo {
@@ -133,7 +145,11 @@ impl Bench {
             });
         }
         let cluster_id = ClusterId::from_bytes([7; 16]).to_string();
-        api::InitClusterRequest { cluster_id, cluster_name: "test".to_owned(), nodes }
+        api::InitClusterRequest {
+            cluster_id,
+            cluster_name: "test".to_owned(),
+            nodes,
+        }
     }
 
     async fn init(&self, request: &api::InitClusterRequest) {
@@ -144,7 +160,12 @@ impl Bench {
 
     async fn founded(&self) {
         for _ in 0..200 {
-            if self.client(0).get_catalogue(api::GetCatalogueRequest {}).await.is_ok_and(|reply| reply.get_ref().revision > 0) {
+            if self
+                .client(0)
+                .get_catalogue(api::GetCatalogueRequest {})
+                .await
+                .is_ok_and(|reply| reply.get_ref().revision > 0)
+            {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -160,13 +181,23 @@ impl Bench {
     }
 
     async fn create(&self, number: usize, name: &str, size_bytes: u64) -> Result<api::Volume, tonic::Status> {
-        let request = api::CreateVolumeRequest { name: name.to_owned(), size_bytes, replicas: 3 };
-        self.client(number).create_volume(request).await.map(tonic::Response::into_inner)
+        let request = api::CreateVolumeRequest {
+            name: name.to_owned(),
+            size_bytes,
+            replicas: 3,
+        };
+        self.client(number)
+            .create_volume(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     async fn volume(&self, number: usize, name: &str) -> Result<api::Volume, tonic::Status> {
         let request = api::GetVolumeRequest { name: name.to_owned() };
-        self.client(number).get_volume(request).await.map(tonic::Response::into_inner)
+        self.client(number)
+            .get_volume(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 }
 
@@ -177,10 +208,17 @@ async fn an_engine_never_makes_a_cluster_by_itself() {
     assert_eq!(bench.world.groups(&bench.disk(0)), []);
     assert!(bench.world.label(&bench.disk(0)).cluster.is_nil());
     let info = bench.node(0).await;
-    assert_eq!((info.state, info.cluster_id.as_str()), (api::NodeState::Uninitialised.into(), ""));
+    assert_eq!(
+        (info.state, info.cluster_id.as_str()),
+        (api::NodeState::Uninitialised.into(), "")
+    );
     let refusal = bench.create(0, "v", 4096).await.unwrap_err();
     assert_eq!(refusal.code(), Code::FailedPrecondition);
-    assert!(refusal.message().contains("cairn cluster init"), "{}", refusal.message());
+    assert!(
+        refusal.message().contains("cairn cluster init"),
+        "{}",
+        refusal.message()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,24 +226,44 @@ async fn three_engines_become_a_cluster_and_make_and_delete_a_volume() {
     let bench = Bench::three().await;
     for number in 0..3 {
         assert_eq!(bench.world.groups(&bench.disk(number)), [GroupId::META]);
-        assert_eq!(bench.world.label(&bench.disk(number)).cluster, ClusterId::from_bytes([7; 16]));
+        assert_eq!(
+            bench.world.label(&bench.disk(number)).cluster,
+            ClusterId::from_bytes([7; 16])
+        );
     }
     // From an engine that does not lead, twice, and once with another size.
     let volume = bench.create(2, "v", 1 << 20).await.unwrap();
     assert_eq!(volume.state, i32::from(api::VolumeState::Ready));
-    assert_eq!((volume.health.as_str(), volume.replicas.len(), volume.leader.is_empty()), ("healthy", 3, false));
+    assert_eq!(
+        (volume.health.as_str(), volume.replicas.len(), volume.leader.is_empty()),
+        ("healthy", 3, false)
+    );
     assert_eq!(bench.create(1, "v", 1 << 20).await.unwrap().volume_id, volume.volume_id);
     let refusal = bench.create(1, "v", 1 << 21).await.unwrap_err();
     assert_eq!(refusal.code(), Code::AlreadyExists);
     assert!(refusal.message().contains("1 MiB, not 2 MiB"), "{}", refusal.message());
-    assert_eq!(bench.world.groups(&bench.disk(1)), [GroupId::META, GroupId(volume.volume_id)]);
-    let status = bench.client(1).get_cluster(api::GetClusterRequest {}).await.unwrap().into_inner();
+    assert_eq!(
+        bench.world.groups(&bench.disk(1)),
+        [GroupId::META, GroupId(volume.volume_id)]
+    );
+    let status = bench
+        .client(1)
+        .get_cluster(api::GetClusterRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     assert!(status.nodes.iter().all(|node| node.reachable), "{status:?}");
     assert_eq!((status.meta_leader.as_str(), status.volumes.len()), ("n0", 1));
-    let request = api::DeleteVolumeRequest { name: "v".to_owned(), force: false };
+    let request = api::DeleteVolumeRequest {
+        name: "v".to_owned(),
+        force: false,
+    };
     bench.client(2).delete_volume(request.clone()).await.unwrap();
     assert_eq!(bench.volume(1, "v").await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(bench.client(2).delete_volume(request).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(
+        bench.client(2).delete_volume(request).await.unwrap_err().code(),
+        Code::NotFound
+    );
     assert_eq!(bench.world.groups(&bench.disk(1)), [GroupId::META]);
 }
 
@@ -235,12 +293,19 @@ async fn a_half_finished_initialisation_is_finished_by_repeating_it() {
 async fn a_request_that_does_not_fit_the_engine_is_refused_by_name() {
     let bench = Bench::new(2).await;
     let request = bench.request().await;
-    let without = api::InitClusterRequest { nodes: request.nodes[1..].to_vec(), ..request.clone() };
+    let without = api::InitClusterRequest {
+        nodes: request.nodes[1..].to_vec(),
+        ..request.clone()
+    };
     let mut renamed = request.clone();
     renamed.nodes[0].name = "other".to_owned();
     let mut two_members = request.clone();
     two_members.nodes.iter_mut().for_each(|node| node.meta_member = true);
-    for (request, part) in [(without, "not among the nodes"), (renamed, "'other'"), (two_members, "mark 1, 3 or 5")] {
+    for (request, part) in [
+        (without, "not among the nodes"),
+        (renamed, "'other'"),
+        (two_members, "mark 1, 3 or 5"),
+    ] {
         let refusal = bench.client(0).init_cluster(request).await.unwrap_err();
         assert_eq!(refusal.code(), Code::InvalidArgument);
         assert!(refusal.message().contains(part), "{}", refusal.message());
@@ -278,7 +343,12 @@ async fn a_replica_that_was_lost_is_not_made_again() {
     assert_eq!(bench.world.groups(&bench.disk(2)), [GroupId::META]);
     let found = bench.volume(1, "v").await.unwrap();
     assert_eq!(found.health, "degraded");
-    let roles: Vec<_> = found.replicas.iter().filter_map(|replica| replica.status.clone()).map(|s| s.role).collect();
+    let roles: Vec<_> = found
+        .replicas
+        .iter()
+        .filter_map(|replica| replica.status.clone())
+        .map(|s| s.role)
+        .collect();
     assert!(roles.contains(&"damaged".to_owned()), "{roles:?}");
 }
 
@@ -289,7 +359,10 @@ async fn without_a_majority_the_refusal_says_who_can_be_reached() {
     bench.stop(1).await;
     let refusal = bench.create(2, "v", 4096).await.unwrap_err();
     assert_eq!(refusal.code(), Code::Unavailable);
-    assert_eq!(refusal.message(), "the meta group has no leader (reachable engines: n2)");
+    assert_eq!(
+        refusal.message(),
+        "the meta group has no leader (reachable engines: n2)"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,7 +371,11 @@ async fn three_replicas_need_three_nodes_and_the_refusal_names_them() {
     bench.stop(2).await;
     let refusal = bench.create(0, "v", 4096).await.unwrap_err();
     assert_eq!(refusal.code(), Code::FailedPrecondition);
-    for part in ["3 replicas need 3 nodes with a healthy disk; there are 2", "n2 (does not answer)", "n0 (8 GiB free)"] {
+    for part in [
+        "3 replicas need 3 nodes with a healthy disk; there are 2",
+        "n2 (does not answer)",
+        "n0 (8 GiB free)",
+    ] {
         assert!(refusal.message().contains(part), "{}", refusal.message());
     }
 }
@@ -309,7 +386,10 @@ async fn an_engine_without_a_usable_disk_ends_with_the_reasons() {
     bench.stop(0).await;
     bench.world.break_disk(&bench.disk(0));
     let error = bench.spawn(0).task.await.unwrap().unwrap_err().to_string();
-    assert!(error.contains("no disk can be used") && error.contains("cannot be read"), "{error}");
+    assert!(
+        error.contains("no disk can be used") && error.contains("cannot be read"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -327,7 +407,9 @@ async fn an_engine_whose_last_disk_fails_ends_with_the_reason() {
 async fn a_disk_of_another_cluster_is_refused_by_name() {
     let mut bench = Bench::three().await;
     bench.stop(1).await;
-    bench.world.relabel(&bench.disk(1), ClusterId::from_bytes([9; 16]), NodeId::random());
+    bench
+        .world
+        .relabel(&bench.disk(1), ClusterId::from_bytes([9; 16]), NodeId::random());
     let error = loop {
         match bench.spawn(1).task.await.unwrap().unwrap_err() {
             DaemonError::Store(_) => tokio::time::sleep(Duration::from_millis(50)).await,

@@ -30,11 +30,17 @@ const CONNECTIONS: usize = 1024;
 /// Whether `name` can be a node's name.
 pub(crate) fn is_node_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-fn invalid(key: impl Into<String>, value: impl ToString, rule: impl Into<String>) -> ConfigError {
-    ConfigError::Invalid { key: key.into(), value: value.to_string(), rule: rule.into() }
+fn invalid(key: impl Into<String>, value: impl std::fmt::Display, rule: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid {
+        key: key.into(),
+        value: value.to_string(),
+        rule: rule.into(),
+    }
 }
 
 /// Checks the whole file.
@@ -56,7 +62,10 @@ pub(crate) fn check(file: FileConfig) -> Result<Config, ConfigError> {
         name,
         data_dir,
         control: ControlConfig {
-            listen: address("control.listen", file.control.listen.as_deref().unwrap_or(CONTROL_LISTEN))?,
+            listen: address(
+                "control.listen",
+                file.control.listen.as_deref().unwrap_or(CONTROL_LISTEN),
+            )?,
             advertise: optional_address("control.advertise", file.control.advertise.as_deref())?,
             seeds: file
                 .control
@@ -72,7 +81,10 @@ pub(crate) fn check(file: FileConfig) -> Result<Config, ConfigError> {
         nbd: nbd(file.nbd)?,
         metrics: optional_address("metrics.listen", file.metrics.listen.as_deref())?,
         disks: disks(file.disk)?,
-        log: LogConfig { format: file.log.format, level },
+        log: LogConfig {
+            format: file.log.format,
+            level,
+        },
         allow_insecure_network: file.allow_insecure_network,
     };
     check_network(&config)?;
@@ -83,17 +95,29 @@ pub(crate) fn check(file: FileConfig) -> Result<Config, ConfigError> {
 fn check_level(level: &str) -> Result<(), ConfigError> {
     use tracing_subscriber::filter::{LevelFilter, Targets};
     let is_level = |text: &str| !text.is_empty() && text.parse::<LevelFilter>().is_ok();
-    let is_directive =
-        |text: &str| text.rsplit_once('=').map_or_else(|| is_level(text), |(target, level)| !target.is_empty() && is_level(level));
+    let is_directive = |text: &str| {
+        text.rsplit_once('=').map_or_else(
+            || is_level(text),
+            |(target, level)| !target.is_empty() && is_level(level),
+        )
+    };
     if level.split(',').all(|directive| is_directive(directive.trim())) && level.parse::<Targets>().is_ok() {
         return Ok(());
     }
-    Err(invalid("log.level", level, "write error, warn, info, debug, trace, or target=level pairs separated by commas"))
+    Err(invalid(
+        "log.level",
+        level,
+        "write error, warn, info, debug, trace, or target=level pairs separated by commas",
+    ))
 }
 
 fn address(key: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse().map_err(|_| {
-        invalid(key, text, "write an IP address and a port, such as 127.0.0.1:7400 or [::1]:7400; names are not resolved")
+        invalid(
+            key,
+            text,
+            "write an IP address and a port, such as 127.0.0.1:7400 or [::1]:7400; names are not resolved",
+        )
     })
 }
 
@@ -110,7 +134,11 @@ fn nbd(file: FileNbd) -> Result<NbdConfig, ConfigError> {
     }
     let connections_max = file.connections_max.unwrap_or(CONNECTIONS);
     if !(1..=NBD_CONNECTIONS_MAX).contains(&connections_max) {
-        return Err(invalid("nbd.connections_max", connections_max, format!("it must be 1 to {NBD_CONNECTIONS_MAX}")));
+        return Err(invalid(
+            "nbd.connections_max",
+            connections_max,
+            format!("it must be 1 to {NBD_CONNECTIONS_MAX}"),
+        ));
     }
     Ok(NbdConfig {
         listen: optional_address("nbd.listen", file.listen.as_deref())?,
@@ -135,13 +163,21 @@ fn disks(files: Vec<FileDisk>) -> Result<Vec<DiskConfig>, ConfigError> {
         });
     }
     if files.len() > DISKS_MAX {
-        return Err(invalid("disk", format!("{} sections", files.len()), format!("at most {DISKS_MAX} disks an engine")));
+        return Err(invalid(
+            "disk",
+            format!("{} sections", files.len()),
+            format!("at most {DISKS_MAX} disks an engine"),
+        ));
     }
     let mut disks: Vec<DiskConfig> = Vec::with_capacity(files.len());
     for file in files {
         let disk = disk(file)?;
         if disks.iter().any(|other| same_place(&other.path, &disk.path)) {
-            return Err(invalid("disk.path", disk.path.display(), "the same disk is configured twice"));
+            return Err(invalid(
+                "disk.path",
+                disk.path.display(),
+                "the same disk is configured twice",
+            ));
         }
         disks.push(disk);
     }
@@ -156,20 +192,38 @@ fn same_place(one: &std::path::Path, other: &std::path::Path) -> bool {
 
 fn disk(file: FileDisk) -> Result<DiskConfig, ConfigError> {
     let text = file.memory.as_deref().unwrap_or(MEMORY);
-    let memory: ByteSize =
-        text.parse().map_err(|error: cairn_api::units::ParseSizeError| invalid("disk.memory", text, error.to_string()))?;
+    let memory: ByteSize = text
+        .parse()
+        .map_err(|error: cairn_api::units::ParseSizeError| invalid("disk.memory", text, error.to_string()))?;
     if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&memory.0) {
-        let rule = format!("it must be {} to {}", ByteSize(MEMORY_BYTES_MIN), ByteSize(MEMORY_BYTES_MAX));
+        let rule = format!(
+            "it must be {} to {}",
+            ByteSize(MEMORY_BYTES_MIN),
+            ByteSize(MEMORY_BYTES_MAX)
+        );
         return Err(invalid("disk.memory", text, rule));
     }
-    Ok(DiskConfig { path: file.path, memory })
+    Ok(DiskConfig {
+        path: file.path,
+        memory,
+    })
 }
 
 /// Listeners that others can reach are refused unless the operator has said that he knows.
 fn check_network(config: &Config) -> Result<(), ConfigError> {
     let listeners = [
-        ("control.listen", Some(config.control.listen), config.control.advertise, "control.advertise"),
-        ("data.listen", Some(config.data.listen), config.data.advertise, "data.advertise"),
+        (
+            "control.listen",
+            Some(config.control.listen),
+            config.control.advertise,
+            "control.advertise",
+        ),
+        (
+            "data.listen",
+            Some(config.data.listen),
+            config.data.advertise,
+            "data.advertise",
+        ),
         ("nbd.listen", config.nbd.listen, config.nbd.advertise, "nbd.advertise"),
         ("metrics.listen", config.metrics, config.metrics, "metrics.listen"),
     ];
@@ -208,9 +262,15 @@ mod tests {
         let config = parse(LEAST).unwrap();
         assert_eq!(config.control.listen.to_string(), "127.0.0.1:7400");
         assert_eq!(config.data.listen.to_string(), "127.0.0.1:7401");
-        assert_eq!((config.nbd.listen, config.nbd.socket.clone(), config.metrics), (None, None, None));
+        assert_eq!(
+            (config.nbd.listen, config.nbd.socket.clone(), config.metrics),
+            (None, None, None)
+        );
         assert_eq!(config.disks[0].memory, ByteSize(64 << 20));
-        assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Human, "info"));
+        assert_eq!(
+            (config.log.format, config.log.level.as_str()),
+            (LogFormat::Human, "info")
+        );
     }
 
     #[test]
@@ -238,12 +298,18 @@ mod tests {
 
     #[test]
     fn listeners_open_to_the_network_are_refused_with_the_reason() {
-        for (section, key) in
-            [("control", "control.listen"), ("data", "data.listen"), ("nbd", "nbd.listen"), ("metrics", "metrics.listen")]
-        {
+        for (section, key) in [
+            ("control", "control.listen"),
+            ("data", "data.listen"),
+            ("nbd", "nbd.listen"),
+            ("metrics", "metrics.listen"),
+        ] {
             let text = format!("{LEAST}[{section}]\nlisten = \"192.0.2.1:99\"\n");
             let message = refusal(&text);
-            assert!(message.contains(key) && message.contains("allow_insecure_network"), "{message}");
+            assert!(
+                message.contains(key) && message.contains("allow_insecure_network"),
+                "{message}"
+            );
             parse(&format!("allow_insecure_network = true\n{text}")).unwrap();
         }
     }
@@ -261,16 +327,31 @@ mod tests {
             (LEAST.replace("\"a\"", "\"A_1\""), ["`name`", "A_1"]),
             (format!("{LEAST}memory = \"1MiB\"\n"), ["disk.memory", "8 MiB"]),
             (format!("{LEAST}memory = \"lots\"\n"), ["disk.memory", "lots"]),
-            (format!("{LEAST}[control]\nlisten = \"localhost:1\"\n"), ["control.listen", "localhost:1"]),
-            (format!("{LEAST}[nbd]\nconnections_max = 0\n"), ["nbd.connections_max", "'0'"]),
+            (
+                format!("{LEAST}[control]\nlisten = \"localhost:1\"\n"),
+                ["control.listen", "localhost:1"],
+            ),
+            (
+                format!("{LEAST}[nbd]\nconnections_max = 0\n"),
+                ["nbd.connections_max", "'0'"],
+            ),
             (format!("{LEAST}[log]\nlevel = \"loud\"\n"), ["log.level", "loud"]),
             (format!("{LEAST}[log]\nformat = \"xml\"\n"), ["xml", "human"]),
-            (format!("{LEAST}[[disk]]\npath = \"/tmp/a.disk\"\n"), ["disk.path", "twice"]),
-            ("name = \"a\"\ndata_dir = \"/tmp/a\"\n".to_owned(), ["`disk`", "cairn disk format"]),
+            (
+                format!("{LEAST}[[disk]]\npath = \"/tmp/a.disk\"\n"),
+                ["disk.path", "twice"],
+            ),
+            (
+                "name = \"a\"\ndata_dir = \"/tmp/a\"\n".to_owned(),
+                ["`disk`", "cairn disk format"],
+            ),
             (LEAST.replace("name = \"a\"", ""), ["`name`", "unique"]),
         ] {
             let message = refusal(&text);
-            assert!(parts.iter().all(|part| message.contains(part)), "{parts:?} not in: {message}");
+            assert!(
+                parts.iter().all(|part| message.contains(part)),
+                "{parts:?} not in: {message}"
+            );
         }
     }
 

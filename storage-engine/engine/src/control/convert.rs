@@ -9,7 +9,8 @@ use crate::meta::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, Vol
 
 /// An id in its text form, refused by the name of its field.
 pub fn parse_id<T: std::str::FromStr>(field: &str, text: &str) -> Result<T, Status> {
-    text.parse().map_err(|_| Status::invalid_argument(format!("{field} is '{text}': write a UUID")))
+    text.parse()
+        .map_err(|_| Status::invalid_argument(format!("{field} is '{text}': write a UUID")))
 }
 
 /// A node's record as the API shows it.
@@ -37,7 +38,10 @@ pub fn node_spec(node: &NodeRecord, meta_member: bool) -> api::NodeSpec {
 
 /// A node's record from the API.
 pub fn node_record(spec: &api::NodeSpec) -> Result<NodeRecord, Status> {
-    for (field, address) in [("control_address", &spec.control_address), ("data_address", &spec.data_address)] {
+    for (field, address) in [
+        ("control_address", &spec.control_address),
+        ("data_address", &spec.data_address),
+    ] {
         if address.parse::<std::net::SocketAddr>().is_err() {
             return Err(Status::invalid_argument(format!(
                 "{field} of node '{}' is '{address}': write an IP address and a port",
@@ -97,10 +101,22 @@ pub fn volume(volume: &VolumeRecord) -> api::Volume {
 /// The whole catalogue for another engine.
 pub fn catalogue(catalogue: &Catalogue) -> api::Catalogue {
     api::Catalogue {
-        cluster_id: catalogue.cluster.as_ref().map(|cluster| cluster.id.to_string()).unwrap_or_default(),
-        cluster_name: catalogue.cluster.as_ref().map(|cluster| cluster.name.clone()).unwrap_or_default(),
+        cluster_id: catalogue
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.id.to_string())
+            .unwrap_or_default(),
+        cluster_name: catalogue
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.name.clone())
+            .unwrap_or_default(),
         revision: catalogue.applied.get(),
-        nodes: catalogue.nodes.values().map(|node| node_spec(node, catalogue.is_meta_member(node.id))).collect(),
+        nodes: catalogue
+            .nodes
+            .values()
+            .map(|node| node_spec(node, catalogue.is_meta_member(node.id)))
+            .collect(),
         volumes: catalogue.volumes.values().map(volume).collect(),
     }
 }
@@ -172,7 +188,11 @@ pub fn replica_status(status: &GroupStatus) -> api::ReplicaStatus {
         applied: status.applied.get(),
         last: status.last.get(),
         epoch: status.epoch.get(),
-        holder: if status.holder.is_nil() { String::new() } else { status.holder.to_string() },
+        holder: if status.holder.is_nil() {
+            String::new()
+        } else {
+            status.holder.to_string()
+        },
         allocated_bytes: status.allocated_blocks.saturating_mul(cairn_api::units::BLOCK_BYTES),
         leader_replica_id: status.leader.map_or(0, ReplicaId::get),
     }

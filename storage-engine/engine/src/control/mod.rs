@@ -72,7 +72,9 @@ impl Control for ControlService {
     }
 
     async fn get_volume(&self, request: Request<api::GetVolumeRequest>) -> Reply<api::Volume> {
-        volumes::get(&self.engine, &request.get_ref().name).await.map(Response::new)
+        volumes::get(&self.engine, &request.get_ref().name)
+            .await
+            .map(Response::new)
     }
 
     async fn delete_volume(&self, request: Request<api::DeleteVolumeRequest>) -> Reply<api::DeleteVolumeReply> {
@@ -120,7 +122,14 @@ pub async fn report_replica(
         let engine = Arc::clone(engine);
         Box::pin(async move {
             let (group, replica) = (GroupId(request.volume_id), ReplicaId(request.replica_id));
-            engine.meta.execute(&Command::ReportReplica { group, replica, dropped: request.dropped }).await?;
+            engine
+                .meta
+                .execute(&Command::ReportReplica {
+                    group,
+                    replica,
+                    dropped: request.dropped,
+                })
+                .await?;
             Ok(api::ReportReplicaReply {})
         })
     };
@@ -138,8 +147,13 @@ pub async fn register_node(
     let local = |engine: &Arc<Engine>, request: api::RegisterNodeRequest| -> route::Call<'static, _> {
         let engine = Arc::clone(engine);
         Box::pin(async move {
-            let spec = request.spec.ok_or_else(|| Status::invalid_argument("spec is missing"))?;
-            engine.meta.execute(&Command::RegisterNode(convert::node_record(&spec)?)).await?;
+            let spec = request
+                .spec
+                .ok_or_else(|| Status::invalid_argument("spec is missing"))?;
+            engine
+                .meta
+                .execute(&Command::RegisterNode(convert::node_record(&spec)?))
+                .await?;
             Ok(api::RegisterNodeReply {})
         })
     };

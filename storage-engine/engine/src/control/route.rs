@@ -14,8 +14,8 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::engine::Engine;
 use crate::meta::Catalogue;
-use crate::meta::group::MetaError;
 use crate::meta::decide::Refusal;
+use crate::meta::group::MetaError;
 
 /// Marks a request that an engine has passed on, with the number of times: two engines that each take the other for the leader
 /// must not send it to and fro.
@@ -61,7 +61,11 @@ fn no_leader(text: impl Into<String>) -> Status {
 }
 
 fn hops(metadata: &MetadataMap) -> u32 {
-    metadata.get(HOPS).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok()).unwrap_or(0)
+    metadata
+        .get(HOPS)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn with_hops<T>(message: T, hops: u32) -> Request<T> {
@@ -99,7 +103,9 @@ where
             }
         } else if hops < HOPS_MAX {
             for address in leader_candidates(engine) {
-                let Ok(client) = engine.channels.client(&address) else { continue };
+                let Ok(client) = engine.channels.client(&address) else {
+                    continue;
+                };
                 match remote(client, with_hops(message.clone(), hops + 1)).await {
                     Err(status) if look_elsewhere(&status) => {}
                     result => return result,
@@ -138,21 +144,32 @@ fn leader_candidates(engine: &Engine) -> Vec<String> {
         // A member hears of its leader by itself; while it knows of none, the others hardly know better.
         return Vec::new();
     }
-    let members = view.nodes.values().filter(|node| node.id != own && view.is_meta_member(node.id));
+    let members = view
+        .nodes
+        .values()
+        .filter(|node| node.id != own && view.is_meta_member(node.id));
     let seeds = engine.config.control.seeds.iter().map(ToString::to_string);
     members.map(|node| node.control_address.clone()).chain(seeds).collect()
 }
 
 async fn nobody_leads(engine: &Arc<Engine>, hops: u32) -> Status {
     if hops > 0 {
-        return no_leader(format!("engine '{}' knows of no leader of the meta group", engine.config.name));
+        return no_leader(format!(
+            "engine '{}' knows of no leader of the meta group",
+            engine.config.name
+        ));
     }
     let view = engine.meta.view();
     let probes: Vec<_> = view
         .nodes
         .values()
         .filter(|node| node.id != engine.node())
-        .map(|node| (node.name.clone(), tokio::spawn(probe(Arc::clone(engine), node.control_address.clone()))))
+        .map(|node| {
+            (
+                node.name.clone(),
+                tokio::spawn(probe(Arc::clone(engine), node.control_address.clone())),
+            )
+        })
         .collect();
     let mut reachable = vec![engine.config.name.clone()];
     for (name, probe) in probes {
@@ -160,7 +177,10 @@ async fn nobody_leads(engine: &Arc<Engine>, hops: u32) -> Status {
             reachable.push(name);
         }
     }
-    Status::unavailable(format!("the meta group has no leader (reachable engines: {})", reachable.join(", ")))
+    Status::unavailable(format!(
+        "the meta group has no leader (reachable engines: {})",
+        reachable.join(", ")
+    ))
 }
 
 /// Asks an engine who it is.
@@ -168,7 +188,10 @@ pub async fn probe(engine: Arc<Engine>, address: String) -> Result<api::NodeInfo
     let mut client = engine.channels.client(&address)?;
     match tokio::time::timeout(PROBE_TIMEOUT, client.get_node(api::GetNodeRequest {})).await {
         Ok(result) => result.map(Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} s", PROBE_TIMEOUT.as_secs()))),
+        Err(_) => Err(Status::deadline_exceeded(format!(
+            "no answer within {} s",
+            PROBE_TIMEOUT.as_secs()
+        ))),
     }
 }
 
@@ -180,8 +203,13 @@ pub async fn current_catalogue(engine: &Arc<Engine>, hops_so_far: u32) -> Result
     }
     if hops_so_far < HOPS_MAX {
         for address in leader_candidates(engine) {
-            let Ok(mut client) = engine.channels.client(&address) else { continue };
-            match client.get_catalogue(with_hops(api::GetCatalogueRequest {}, hops_so_far + 1)).await {
+            let Ok(mut client) = engine.channels.client(&address) else {
+                continue;
+            };
+            match client
+                .get_catalogue(with_hops(api::GetCatalogueRequest {}, hops_so_far + 1))
+                .await
+            {
                 Ok(reply) => return Ok(Arc::new(super::convert::catalogue_from(reply.get_ref())?)),
                 Err(status) => tracing::debug!(%address, %status, "no catalogue from there"),
             }
@@ -191,10 +219,7 @@ pub async fn current_catalogue(engine: &Arc<Engine>, hops_so_far: u32) -> Result
 }
 
 /// As [`current_catalogue`], for a request that may have been passed on already.
-pub async fn current_catalogue_for<T>(
-    engine: &Arc<Engine>,
-    request: &Request<T>,
-) -> Result<Arc<Catalogue>, Status> {
+pub async fn current_catalogue_for<T>(engine: &Arc<Engine>, request: &Request<T>) -> Result<Arc<Catalogue>, Status> {
     current_catalogue(engine, hops(request.metadata())).await
 }
 

@@ -73,7 +73,10 @@ fn damaged(engine: &Engine, found: &[api::LocalReplica], wanted: impl Fn(GroupId
             volume_id: volume.group.get(),
             replica_id: replica.id.get(),
             disk_id: replica.disk.to_string(),
-            status: Some(api::ReplicaStatus { role: ROLE_DAMAGED.to_owned(), ..api::ReplicaStatus::default() }),
+            status: Some(api::ReplicaStatus {
+                role: ROLE_DAMAGED.to_owned(),
+                ..api::ReplicaStatus::default()
+            }),
         })
         .collect()
 }
@@ -86,7 +89,10 @@ pub async fn survey(engine: &Arc<Engine>, catalogue: &Catalogue, volume: Option<
     for node in catalogue.nodes.values().filter(|node| holds(node.id)) {
         let engine = Arc::clone(engine);
         let (id, address) = (node.id, node.control_address.clone());
-        asked.push((id, tokio::spawn(async move { ask_engine(&engine, id, &address, volume_id).await })));
+        asked.push((
+            id,
+            tokio::spawn(async move { ask_engine(&engine, id, &address, volume_id).await }),
+        ));
     }
     let mut survey = Survey::default();
     for (node, answer) in asked {
@@ -138,11 +144,18 @@ pub fn describe(catalogue: &Catalogue, volume: &VolumeRecord, survey: &Survey) -
         .max_by_key(|(_, status)| status.term);
     if let Some((replica, status)) = leader {
         message.leader = catalogue.node_name(replica.node);
-        message.attached_to =
-            status.holder.parse().map(|holder| catalogue.node_name(holder)).unwrap_or_default();
+        message.attached_to = status
+            .holder
+            .parse()
+            .map(|holder| catalogue.node_name(holder))
+            .unwrap_or_default();
     }
     if volume.phase() == VolumePhase::Ready {
-        let alive = message.replicas.iter().filter(|replica| is_alive(replica.status.as_ref())).count();
+        let alive = message
+            .replicas
+            .iter()
+            .filter(|replica| is_alive(replica.status.as_ref()))
+            .count();
         message.health = match (leader.is_some(), alive) {
             (true, alive) if alive == message.replicas.len() => "healthy",
             (true, alive) if alive * 2 > message.replicas.len() => "degraded",
@@ -163,7 +176,11 @@ mod tests {
     use crate::meta::tests::{add_volume, sample};
 
     fn status(role: &str, term: u64) -> api::ReplicaStatus {
-        api::ReplicaStatus { role: role.to_owned(), term, ..api::ReplicaStatus::default() }
+        api::ReplicaStatus {
+            role: role.to_owned(),
+            term,
+            ..api::ReplicaStatus::default()
+        }
     }
 
     fn health(made: bool, roles: [Option<(&str, u64)>; 3]) -> (String, String) {
@@ -186,11 +203,17 @@ mod tests {
     fn health_follows_the_replicas_that_answer_and_the_leader_of_the_highest_term() {
         let follower = Some(("follower", 2));
         let leader = Some(("leader", 2));
-        assert_eq!(health(true, [leader, follower, follower]), ("healthy".into(), "n1".into()));
+        assert_eq!(
+            health(true, [leader, follower, follower]),
+            ("healthy".into(), "n1".into())
+        );
         assert_eq!(health(true, [None, leader, follower]), ("degraded".into(), "n2".into()));
         assert_eq!(health(true, [Some(("damaged", 0)), leader, follower]).0, "degraded");
         assert_eq!(health(true, [None, None, leader]).0, "unavailable");
-        assert_eq!(health(true, [follower, follower, follower]), ("unavailable".into(), String::new()));
+        assert_eq!(
+            health(true, [follower, follower, follower]),
+            ("unavailable".into(), String::new())
+        );
         assert_eq!(health(true, [Some(("leader", 1)), leader, follower]).1, "n2");
         assert_eq!(health(false, [leader, follower, follower]).0, "creating");
     }

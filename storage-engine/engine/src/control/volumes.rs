@@ -41,7 +41,11 @@ pub(super) async fn create(engine: &Arc<Engine>, request: api::CreateVolumeReque
             let reports = reports(engine, &catalogue).await;
             let places = place(&catalogue, &reports, replicas)
                 .map_err(|error| Status::failed_precondition(error.to_string()))?;
-            let command = Command::CreateVolume { name: request.name.clone(), size_bytes: request.size_bytes, places };
+            let command = Command::CreateVolume {
+                name: request.name.clone(),
+                size_bytes: request.size_bytes,
+                places,
+            };
             match engine.meta.execute(&command).await? {
                 Outcome::Volume(group) => group,
                 Outcome::Done => return Err(Status::internal("a creation was done without a volume")),
@@ -52,7 +56,10 @@ pub(super) async fn create(engine: &Arc<Engine>, request: api::CreateVolumeReque
     let deadline = Instant::now() + CREATE_PATIENCE;
     loop {
         let view = engine.meta.view();
-        let volume = view.volumes.get(&group).ok_or_else(|| Status::not_found("the volume was deleted meanwhile"))?;
+        let volume = view
+            .volumes
+            .get(&group)
+            .ok_or_else(|| Status::not_found("the volume was deleted meanwhile"))?;
         let survey = survey::survey(engine, &view, Some(volume)).await;
         let message = survey::describe(&view, volume, &survey);
         let serves = volume.phase() == VolumePhase::Ready && !message.leader.is_empty();
@@ -103,11 +110,17 @@ pub(super) async fn list(engine: &Arc<Engine>) -> Result<Vec<api::Volume>, Statu
     route::require_cluster(engine)?;
     let (catalogue, _) = route::catalogue_soon(engine).await;
     let survey = survey::survey(engine, &catalogue, None).await;
-    Ok(catalogue.volumes.values().map(|volume| survey::describe(&catalogue, volume, &survey)).collect())
+    Ok(catalogue
+        .volumes
+        .values()
+        .map(|volume| survey::describe(&catalogue, volume, &survey))
+        .collect())
 }
 
 fn find<'a>(catalogue: &'a Catalogue, name: &str) -> Result<&'a VolumeRecord, Status> {
-    catalogue.volume_by_name(name).ok_or_else(|| Status::not_found(format!("there is no volume '{name}'")))
+    catalogue
+        .volume_by_name(name)
+        .ok_or_else(|| Status::not_found(format!("there is no volume '{name}'")))
 }
 
 /// One volume with its live state.
@@ -127,7 +140,10 @@ pub(super) async fn delete(engine: &Arc<Engine>, request: api::DeleteVolumeReque
         if !request.force {
             refuse_if_attached(engine, &catalogue, &volume).await?;
         }
-        engine.meta.execute(&Command::DeleteVolume { group: volume.group }).await?;
+        engine
+            .meta
+            .execute(&Command::DeleteVolume { group: volume.group })
+            .await?;
         engine.wake.notify_one();
     }
     let deadline = Instant::now() + DELETE_PATIENCE;
@@ -169,18 +185,25 @@ async fn detach_command(engine: &Arc<Engine>, volume: &VolumeRecord, force: bool
         .disk_for(volume)
         .and_then(|disk| Some((disk, engine.disks.thread_of(disk)?)))
         .ok_or_else(|| Status::unavailable(format!("engine '{}' has no disk that serves", engine.config.name)))?;
-    let command = CoreCommand::Detach { spec: volume.spec(), force };
+    let command = CoreCommand::Detach {
+        spec: volume.spec(),
+        force,
+    };
     match ask(&thread, command, DETACH_PATIENCE).await {
         Ok(_) => Ok(()),
-        Err(AskError::Core(CommandError::Refused(reason))) => {
-            Err(Status::failed_precondition(format!("volume '{}' was not detached: {reason}", volume.name)))
-        }
+        Err(AskError::Core(CommandError::Refused(reason))) => Err(Status::failed_precondition(format!(
+            "volume '{}' was not detached: {reason}",
+            volume.name
+        ))),
         Err(AskError::TimedOut) => Err(Status::deadline_exceeded(format!(
             "volume '{}' was not detached within {} s: its leader does not answer",
             volume.name,
             DETACH_PATIENCE.as_secs()
         ))),
-        Err(error) => Err(Status::unavailable(format!("volume '{}' was not detached: {error}", volume.name))),
+        Err(error) => Err(Status::unavailable(format!(
+            "volume '{}' was not detached: {error}",
+            volume.name
+        ))),
     }
 }
 

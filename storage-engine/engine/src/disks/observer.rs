@@ -45,7 +45,12 @@ impl DiskReporter {
         apply: ApplyQueue,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { disk, events, apply, metrics }
+        Self {
+            disk,
+            events,
+            apply,
+            metrics,
+        }
     }
 
     fn tell(&self, event: DiskEvent) {
@@ -70,7 +75,11 @@ impl DiskObserver for DiskReporter {
     fn on_leader_changed(&self, group: GroupId, leader: Option<ReplicaId>, is_local: bool) {
         self.metrics.leader_changed(self.disk, group, is_local);
         if group == GroupId::META {
-            self.tell(DiskEvent::MetaLeader { disk: self.disk, leader, is_local });
+            self.tell(DiskEvent::MetaLeader {
+                disk: self.disk,
+                leader,
+                is_local,
+            });
         }
     }
 

@@ -31,7 +31,10 @@ pub struct Reactors {
 impl Reactors {
     /// None opened yet. `move_leadership`: whether leadership of a volume moves here when the volume is used here.
     pub fn new(move_leadership: bool) -> Self {
-        Self { held: Mutex::default(), move_leadership }
+        Self {
+            held: Mutex::default(),
+            move_leadership,
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Disk>> {
@@ -73,7 +76,10 @@ impl DiskBackend for Reactors {
         label: &DiskLabel,
         observer: Arc<dyn DiskObserver>,
     ) -> Result<Arc<dyn DiskThread>, DiskError> {
-        let disk = self.held().remove(&config.path).ok_or_else(|| refuse("it is not open"))?;
+        let disk = self
+            .held()
+            .remove(&config.path)
+            .ok_or_else(|| refuse("it is not open"))?;
         let geometry = disk.superblock().geometry;
         let space = Arc::new(Space::new(geometry));
         let core = Core::new(CoreConfig {
@@ -83,17 +89,27 @@ impl DiskBackend for Reactors {
             geometry,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
             timing: Timing::default(),
-            limits: Limits { move_leadership: self.move_leadership, ..Limits::default() },
+            limits: Limits {
+                move_leadership: self.move_leadership,
+                ..Limits::default()
+            },
         });
         let config = Config {
             disk,
             cluster: label.cluster,
             node: label.node,
             memory: config.memory,
-            observer: Box::new(Adapter { observer, space: Arc::clone(&space) }),
+            observer: Box::new(Adapter {
+                observer,
+                space: Arc::clone(&space),
+            }),
         };
         let handle = Reactor::start(config, CoreMachine(core)).map_err(refuse)?;
-        Ok(Arc::new(ReactorThread { disk: label.disk, handle, space }))
+        Ok(Arc::new(ReactorThread {
+            disk: label.disk,
+            handle,
+            space,
+        }))
     }
 }
 
@@ -126,7 +142,10 @@ struct Space {
 
 impl Space {
     fn new(geometry: Geometry) -> Self {
-        Self { geometry, left_at_start: AtomicU64::new(0) }
+        Self {
+            geometry,
+            left_at_start: AtomicU64::new(0),
+        }
     }
 
     fn recovered(&self, segments_used: u32) {
@@ -192,11 +211,17 @@ impl DiskThread for ReactorThread {
     }
 
     fn adopt_stream(&self, socket: OwnedFd, session: Box<dyn FrontendSession>, info: DeviceInfo, spec: GroupSpec) {
-        self.note("a frontend's connection", self.handle.adopt_stream(socket, session, info, spec));
+        self.note(
+            "a frontend's connection",
+            self.handle.adopt_stream(socket, session, info, spec),
+        );
     }
 
     fn close_streams_of(&self, group: GroupId) {
-        self.note("the closing of a volume's connections", self.handle.close_streams_of(group));
+        self.note(
+            "the closing of a volume's connections",
+            self.handle.close_streams_of(group),
+        );
     }
 
     fn command(&self, command: Command, callback: CommandCallback) {

@@ -81,10 +81,19 @@ impl DiskSet {
                     Ok(label) => (Some(label), DiskState::Claimed),
                     Err(error) => (None, DiskState::Failed(error.to_string())),
                 };
-                DiskView { config: config.clone(), label, state, thread: None, recovered: Vec::new() }
+                DiskView {
+                    config: config.clone(),
+                    label,
+                    state,
+                    thread: None,
+                    recovered: Vec::new(),
+                }
             })
             .collect();
-        Self { backend, slots: Mutex::new(slots) }
+        Self {
+            backend,
+            slots: Mutex::new(slots),
+        }
     }
 
     fn slots(&self) -> MutexGuard<'_, Vec<DiskView>> {
@@ -115,19 +124,26 @@ impl DiskSet {
 
     /// The thread of a disk that serves.
     pub fn thread_of(&self, disk: DiskId) -> Option<Arc<dyn DiskThread>> {
-        self.serving().into_iter().find(|(id, _)| *id == disk).map(|(_, thread)| thread)
+        self.serving()
+            .into_iter()
+            .find(|(id, _)| *id == disk)
+            .map(|(_, thread)| thread)
     }
 
     /// Whether any disk could still serve.
     pub fn any_usable(&self) -> bool {
-        self.slots().iter().any(|slot| !matches!(slot.state, DiskState::Failed(_)))
+        self.slots()
+            .iter()
+            .any(|slot| !matches!(slot.state, DiskState::Failed(_)))
     }
 
     /// Marks a disk failed. Its thread is asked to end.
     pub fn fail(&self, disk: DiskId, reason: &str) {
         let thread = {
             let mut slots = self.slots();
-            let Some(slot) = slots.iter_mut().find(|slot| slot.id() == Some(disk)) else { return };
+            let Some(slot) = slots.iter_mut().find(|slot| slot.id() == Some(disk)) else {
+                return;
+            };
             slot.state = DiskState::Failed(reason.to_owned());
             slot.thread.take()
         };
@@ -149,8 +165,11 @@ impl DiskSet {
     /// Claims every unclaimed disk. The first that cannot be claimed is the error; those before it stay claimed, and asking
     /// again goes on from there.
     pub fn claim(&self, cluster: ClusterId, node: NodeId) -> Result<(), DiskError> {
-        let unclaimed: Vec<DiskView> =
-            self.views().into_iter().filter(|slot| slot.state == DiskState::Unclaimed).collect();
+        let unclaimed: Vec<DiskView> = self
+            .views()
+            .into_iter()
+            .filter(|slot| slot.state == DiskState::Unclaimed)
+            .collect();
         for view in unclaimed {
             let label = self
                 .backend
@@ -168,7 +187,9 @@ impl DiskSet {
     /// Starts the thread of every disk that is claimed and has none.
     pub fn start(&self, observer_of: impl Fn(DiskId) -> Arc<dyn DiskObserver>) {
         for view in self.views() {
-            let (DiskState::Claimed, Some(label)) = (&view.state, &view.label) else { continue };
+            let (DiskState::Claimed, Some(label)) = (&view.state, &view.label) else {
+                continue;
+            };
             // The state is set first: the thread may report its recovery before this call returns.
             self.set(label.disk, DiskState::Recovering, None);
             match self.backend.start(&view.config, label, observer_of(label.disk)) {

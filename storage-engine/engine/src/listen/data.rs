@@ -30,7 +30,11 @@ enum Refused {
     #[error("{0}")]
     Garbage(cairn_format::error::FormatError),
     #[error("disk {from} wants disk {to}: {}", .code.reason())]
-    Refused { from: cairn_api::ids::DiskId, to: cairn_api::ids::DiskId, code: HelloCode },
+    Verdict {
+        from: cairn_api::ids::DiskId,
+        to: cairn_api::ids::DiskId,
+        code: HelloCode,
+    },
 }
 
 /// Accepts until the engine drains.
@@ -87,7 +91,13 @@ async fn greet(engine: &Engine, mut stream: TcpStream) -> Result<(), Refused> {
         Ok(thread) => thread,
         // Every engine's cores knock at a recovering disk until it is up.
         Err(HelloCode::DiskNotReady | HelloCode::ShuttingDown) => return Ok(()),
-        Err(code) => return Err(Refused::Refused { from: hello.from_disk, to: hello.to_disk, code }),
+        Err(code) => {
+            return Err(Refused::Verdict {
+                from: hello.from_disk,
+                to: hello.to_disk,
+                code,
+            });
+        }
     };
     let socket = super::hand_over_tcp(stream).map_err(Refused::Broken)?;
     tracing::debug!(from = %hello.from_disk, to = %hello.to_disk, "a peer's link");
@@ -99,8 +109,11 @@ fn judge(engine: &Engine, hello: &Hello) -> Result<Arc<dyn DiskThread>, HelloCod
     if hello.wire_version != WIRE_VERSION {
         return Err(HelloCode::WrongVersion);
     }
-    if engine.cluster() != Some(hello.cluster) {
-        return Err(HelloCode::WrongCluster);
+    match engine.cluster() {
+        Some(cluster) if cluster == hello.cluster => {}
+        Some(_) => return Err(HelloCode::WrongCluster),
+        // While a cluster is being made, engines that are members already knock at those that are not yet.
+        None => return Err(HelloCode::DiskNotReady),
     }
     if engine.is_draining() {
         return Err(HelloCode::ShuttingDown);
@@ -109,6 +122,11 @@ fn judge(engine: &Engine, hello: &Hello) -> Result<Arc<dyn DiskThread>, HelloCod
         return Err(HelloCode::SameDisk);
     }
     let views = engine.disks.views();
-    let view = views.iter().find(|view| view.id() == Some(hello.to_disk)).ok_or(HelloCode::UnknownDisk)?;
-    view.serving().map(|(_, thread)| Arc::clone(thread)).ok_or(HelloCode::DiskNotReady)
+    let view = views
+        .iter()
+        .find(|view| view.id() == Some(hello.to_disk))
+        .ok_or(HelloCode::UnknownDisk)?;
+    view.serving()
+        .map(|(_, thread)| Arc::clone(thread))
+        .ok_or(HelloCode::DiskNotReady)
 }

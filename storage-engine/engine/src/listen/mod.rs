@@ -23,7 +23,10 @@ fn hand_over_unix(stream: tokio::net::UnixStream) -> std::io::Result<OwnedFd> {
 /// memory) pass too, but not at once.
 fn is_connection_error(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
-    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
 }
 
 /// The pause after a failure of `accept` that is the process's own.

@@ -43,19 +43,28 @@ pub enum NbdError {
 
 /// The policy that the configuration asks for.
 pub fn tls_policy(config: Option<&TlsConfig>) -> Result<TlsPolicy, NbdError> {
-    let Some(config) = config else { return Ok(TlsPolicy::Off) };
+    let Some(config) = config else {
+        return Ok(TlsPolicy::Off);
+    };
     let server = TlsServer::load(&TlsFiles {
         certificate: config.certificate.clone(),
         key: config.key.clone(),
         client_ca: config.client_ca.clone(),
     })?;
-    Ok(if config.required { TlsPolicy::Required(server) } else { TlsPolicy::Optional(server) })
+    Ok(if config.required {
+        TlsPolicy::Required(server)
+    } else {
+        TlsPolicy::Optional(server)
+    })
 }
 
 /// Listens on a unix socket. A socket file that nobody listens on is left over from a crash and is replaced; anything else at
 /// that path is left alone.
 pub fn bind_unix(path: &Path) -> Result<UnixListener, NbdError> {
-    let refuse = |reason: String| NbdError::Socket { path: path.to_owned(), reason };
+    let refuse = |reason: String| NbdError::Socket {
+        path: path.to_owned(),
+        reason,
+    };
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
             return Err(refuse("there is a file of that name that is no socket".to_owned()));
@@ -85,7 +94,14 @@ pub async fn serve_tcp(engine: Arc<Engine>, listener: TcpListener, policy: TlsPo
             Ok((stream, remote)) => {
                 // Small requests wait for nothing; if the option is refused, the connection works all the same.
                 let _ = stream.set_nodelay(true);
-                start(&engine, &limit, stream, remote.to_string(), policy.clone(), super::hand_over_tcp);
+                start(
+                    &engine,
+                    &limit,
+                    stream,
+                    remote.to_string(),
+                    policy.clone(),
+                    super::hand_over_tcp,
+                );
             }
             Err(error) => super::pause_after(&error, "nbd").await,
         }
@@ -98,7 +114,14 @@ pub async fn serve_unix(engine: Arc<Engine>, listener: UnixListener) {
     while !engine.is_draining() {
         match listener.accept().await {
             Ok((stream, _)) => {
-                start(&engine, &limit, stream, "unix socket".to_owned(), TlsPolicy::Off, super::hand_over_unix);
+                start(
+                    &engine,
+                    &limit,
+                    stream,
+                    "unix socket".to_owned(),
+                    TlsPolicy::Off,
+                    super::hand_over_unix,
+                );
             }
             Err(error) => super::pause_after(&error, "nbd socket").await,
         }
@@ -112,7 +135,12 @@ impl Negotiating {
     fn begin(engine: &Arc<Engine>) -> Option<Self> {
         let negotiating = engine.metrics.nbd_negotiating.fetch_add(1, Ordering::Relaxed) + 1;
         let this = Self(Arc::clone(engine));
-        let served: u64 = engine.disks.serving().iter().map(|(_, thread)| thread.stats().streams).sum();
+        let served: u64 = engine
+            .disks
+            .serving()
+            .iter()
+            .map(|(_, thread)| thread.stats().streams)
+            .sum();
         (negotiating + served <= engine.config.nbd.connections_max as u64).then_some(this)
     }
 }
@@ -132,7 +160,12 @@ fn start<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     hand_over: fn(S) -> std::io::Result<OwnedFd>,
 ) {
     let Some(counted) = Negotiating::begin(engine) else {
-        report(engine, limit, &remote, &format!("{} connections are open already", engine.config.nbd.connections_max));
+        report(
+            engine,
+            limit,
+            &remote,
+            &format!("{} connections are open already", engine.config.nbd.connections_max),
+        );
         return;
     };
     let (engine, limit) = (Arc::clone(engine), Arc::clone(limit));
@@ -147,7 +180,12 @@ fn start<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 fn report(engine: &Engine, limit: &RateLimit, remote: &str, problem: &str) {
     engine.metrics.nbd_refused.fetch_add(1, Ordering::Relaxed);
     if let Some(suppressed) = limit.allow() {
-        tracing::warn!(remote, suppressed, problem, "an NBD connection ended before its transmission");
+        tracing::warn!(
+            remote,
+            suppressed,
+            problem,
+            "an NBD connection ended before its transmission"
+        );
     }
 }
 
@@ -162,7 +200,12 @@ async fn serve_one<S: AsyncRead + AsyncWrite + Unpin>(
     let mut lookups = Lookups { engine, last: None };
     let negotiation = negotiate(&mut stream, &mut session, &mut lookups);
     match tokio::time::timeout(NEGOTIATION_TIMEOUT, negotiation).await {
-        Err(_) => return Err(format!("the negotiation took more than {} s", NEGOTIATION_TIMEOUT.as_secs())),
+        Err(_) => {
+            return Err(format!(
+                "the negotiation took more than {} s",
+                NEGOTIATION_TIMEOUT.as_secs()
+            ));
+        }
         Ok(Err(error)) => return Err(error.to_string()),
         Ok(Ok(())) => {}
     }
@@ -218,7 +261,9 @@ async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
             }
             // Nothing is wanted only while something is to be answered or sent, and both are done.
             Want::Payload { .. } | Want::Nothing => {
-                return Err(std::io::Error::other("the negotiation wants nothing and is not finished"));
+                return Err(std::io::Error::other(
+                    "the negotiation wants nothing and is not finished",
+                ));
             }
         }
     }
@@ -235,7 +280,12 @@ impl Lookups<'_> {
     async fn list(&self) -> Vec<ListedExport> {
         let (catalogue, _) = route::catalogue_soon(self.engine).await;
         let volumes = catalogue.volumes.values().filter(|volume| !volume.deleting);
-        volumes.map(|volume| ListedExport { name: volume.name.clone(), description: describe(volume) }).collect()
+        volumes
+            .map(|volume| ListedExport {
+                name: volume.name.clone(),
+                description: describe(volume),
+            })
+            .collect()
     }
 
     async fn lookup(&mut self, name: &str) -> Result<DeviceInfo, LookupRefusal> {
@@ -279,7 +329,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/nbd.sock");
         let first = bind_unix(&path).unwrap();
-        assert!(bind_unix(&path).unwrap_err().to_string().contains("another process listens"));
+        assert!(
+            bind_unix(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("another process listens")
+        );
         drop(first);
         drop(bind_unix(&path).unwrap());
         std::fs::remove_file(&path).unwrap();

@@ -20,7 +20,13 @@ pub(super) struct RateLimit {
 
 impl RateLimit {
     pub(super) fn new() -> Self {
-        Self { window: Mutex::new(Window { since: Instant::now(), lines: 0, suppressed: 0 }) }
+        Self {
+            window: Mutex::new(Window {
+                since: Instant::now(),
+                lines: 0,
+                suppressed: 0,
+            }),
+        }
     }
 
     /// Whether to log now, and if so, how many lines were swallowed since the last one that was let through.

@@ -123,7 +123,11 @@ impl VolumeRecord {
             members: self
                 .replicas
                 .iter()
-                .map(|replica| Member { replica: replica.id, node: replica.node, disk: replica.disk })
+                .map(|replica| Member {
+                    replica: replica.id,
+                    node: replica.node,
+                    disk: replica.disk,
+                })
                 .collect(),
         }
     }
@@ -134,7 +138,11 @@ impl Catalogue {
     pub fn volume_by_name(&self, name: &str) -> Option<&VolumeRecord> {
         let mut named = self.volumes.values().filter(|volume| volume.name == name);
         let first = named.next()?;
-        Some(if first.deleting { named.find(|volume| !volume.deleting).unwrap_or(first) } else { first })
+        Some(if first.deleting {
+            named.find(|volume| !volume.deleting).unwrap_or(first)
+        } else {
+            first
+        })
     }
 
     /// The node of that name.
@@ -144,18 +152,26 @@ impl Catalogue {
 
     /// The node's name, or its id where the catalogue does not know it.
     pub fn node_name(&self, node: NodeId) -> String {
-        self.nodes.get(&node).map_or_else(|| node.to_string(), |record| record.name.clone())
+        self.nodes
+            .get(&node)
+            .map_or_else(|| node.to_string(), |record| record.name.clone())
     }
 
     /// Whether the node is a member of the meta group.
     pub fn is_meta_member(&self, node: NodeId) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.members.iter().any(|member| member.node == node))
+        self.cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.members.iter().any(|member| member.node == node))
     }
 
     /// The replicas that belong on `disk`, with their volumes.
     pub fn replicas_on(&self, disk: DiskId) -> impl Iterator<Item = (&VolumeRecord, &ReplicaRecord)> {
         self.volumes.values().flat_map(move |volume| {
-            volume.replicas.iter().filter(move |replica| replica.disk == disk).map(move |replica| (volume, replica))
+            volume
+                .replicas
+                .iter()
+                .filter(move |replica| replica.disk == disk)
+                .map(move |replica| (volume, replica))
         })
     }
 }

@@ -57,42 +57,66 @@ fn collect<T, U>(items: Vec<T>, convert: impl Fn(T) -> Result<U, CodecError>) ->
 pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
     use wire::command::Kind;
     let kind = match command.clone() {
-        Command::FoundCluster { id, name, nodes, members } => Kind::FoundCluster(wire::FoundCluster {
+        Command::FoundCluster {
+            id,
+            name,
+            nodes,
+            members,
+        } => Kind::FoundCluster(wire::FoundCluster {
             cluster: id.to_bytes().to_vec(),
             name,
             nodes: nodes.into_iter().map(node_to_wire).collect(),
             members: members.iter().map(member_to_wire).collect(),
         }),
-        Command::RegisterNode(node) => {
-            Kind::RegisterNode(wire::RegisterNode { node: Some(node_to_wire(node)) })
-        }
-        Command::CreateVolume { name, size_bytes, places } => Kind::CreateVolume(wire::CreateVolume {
+        Command::RegisterNode(node) => Kind::RegisterNode(wire::RegisterNode {
+            node: Some(node_to_wire(node)),
+        }),
+        Command::CreateVolume {
+            name,
+            size_bytes,
+            places,
+        } => Kind::CreateVolume(wire::CreateVolume {
             name,
             size_bytes,
             places: places
                 .into_iter()
-                .map(|(node, disk)| wire::Place { node: node.to_bytes().to_vec(), disk: disk.to_bytes().to_vec() })
+                .map(|(node, disk)| wire::Place {
+                    node: node.to_bytes().to_vec(),
+                    disk: disk.to_bytes().to_vec(),
+                })
                 .collect(),
         }),
-        Command::ReportReplica { group, replica, dropped } => {
-            Kind::ReportReplica(wire::ReportReplica { group: group.get(), replica: replica.get(), dropped })
-        }
+        Command::ReportReplica {
+            group,
+            replica,
+            dropped,
+        } => Kind::ReportReplica(wire::ReportReplica {
+            group: group.get(),
+            replica: replica.get(),
+            dropped,
+        }),
         Command::DeleteVolume { group } => Kind::DeleteVolume(wire::DeleteVolume { group: group.get() }),
     };
-    wire::Command { request, kind: Some(kind) }.encode_to_vec()
+    wire::Command {
+        request,
+        kind: Some(kind),
+    }
+    .encode_to_vec()
 }
 
 /// Decodes a command of the log, with the name of its proposal.
 pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
     use wire::command::Kind;
-    let message =
-        wire::Command::decode(data).map_err(|source| CodecError::Malformed { what: "a command", source })?;
+    let message = wire::Command::decode(data).map_err(|source| CodecError::Malformed {
+        what: "a command",
+        source,
+    })?;
     let command = match message.kind.ok_or(CodecError::UnknownKind)? {
         Kind::FoundCluster(found) => Command::FoundCluster {
             id: cluster_id(&found.cluster)?,
             name: found.name,
             nodes: collect(found.nodes, node_from_wire)?,
-            members: collect(found.members, member_from_wire)?,
+            members: found.members.iter().map(member_from_wire).collect::<Result<_, _>>()?,
         },
         Kind::RegisterNode(register) => {
             Command::RegisterNode(node_from_wire(register.node.ok_or(CodecError::Field("node"))?)?)
@@ -100,14 +124,18 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
         Kind::CreateVolume(create) => Command::CreateVolume {
             name: create.name,
             size_bytes: create.size_bytes,
-            places: collect(create.places, |place| Ok((node_id(&place.node)?, disk_id(&place.disk)?)))?,
+            places: collect(create.places, |place| {
+                Ok((node_id(&place.node)?, disk_id(&place.disk)?))
+            })?,
         },
         Kind::ReportReplica(report) => Command::ReportReplica {
             group: GroupId(report.group),
             replica: ReplicaId(report.replica),
             dropped: report.dropped,
         },
-        Kind::DeleteVolume(delete) => Command::DeleteVolume { group: GroupId(delete.group) },
+        Kind::DeleteVolume(delete) => Command::DeleteVolume {
+            group: GroupId(delete.group),
+        },
     };
     Ok((message.request, command))
 }
@@ -120,7 +148,7 @@ fn member_to_wire(member: &Member) -> wire::MetaMember {
     }
 }
 
-fn member_from_wire(member: wire::MetaMember) -> Result<Member, CodecError> {
+fn member_from_wire(member: &wire::MetaMember) -> Result<Member, CodecError> {
     Ok(Member {
         replica: ReplicaId(member.replica),
         node: node_id(&member.node)?,
@@ -138,7 +166,11 @@ fn node_to_wire(node: NodeRecord) -> wire::Node {
         disks: node
             .disks
             .into_iter()
-            .map(|disk| wire::Disk { disk: disk.id.to_bytes().to_vec(), path: disk.path, size_bytes: disk.size_bytes })
+            .map(|disk| wire::Disk {
+                disk: disk.id.to_bytes().to_vec(),
+                path: disk.path,
+                size_bytes: disk.size_bytes,
+            })
             .collect(),
     }
 }
@@ -151,7 +183,11 @@ fn node_from_wire(node: wire::Node) -> Result<NodeRecord, CodecError> {
         data_address: node.data_address,
         nbd_address: node.nbd_address,
         disks: collect(node.disks, |disk| {
-            Ok(DiskRecord { id: disk_id(&disk.disk)?, path: disk.path, size_bytes: disk.size_bytes })
+            Ok(DiskRecord {
+                id: disk_id(&disk.disk)?,
+                path: disk.path,
+                size_bytes: disk.size_bytes,
+            })
         })?,
     })
 }
@@ -208,7 +244,7 @@ fn cluster_from_wire(cluster: wire::Cluster) -> Result<Cluster, CodecError> {
     Ok(Cluster {
         id: cluster_id(&cluster.cluster)?,
         name: cluster.name,
-        members: collect(cluster.members, member_from_wire)?,
+        members: cluster.members.iter().map(member_from_wire).collect::<Result<_, _>>()?,
         next_group: GroupId(cluster.next_group),
         next_replica: ReplicaId(cluster.next_replica),
     })
@@ -221,8 +257,10 @@ pub fn encode_cluster(cluster: &Cluster) -> Vec<u8> {
 
 /// Decodes the cluster's record.
 pub fn decode_cluster(bytes: &[u8]) -> Result<Cluster, CodecError> {
-    let message = wire::Cluster::decode(bytes)
-        .map_err(|source| CodecError::Malformed { what: "the cluster's record", source })?;
+    let message = wire::Cluster::decode(bytes).map_err(|source| CodecError::Malformed {
+        what: "the cluster's record",
+        source,
+    })?;
     cluster_from_wire(message)
 }
 
@@ -233,8 +271,10 @@ pub fn encode_node(node: &NodeRecord) -> Vec<u8> {
 
 /// Decodes a node's record.
 pub fn decode_node(bytes: &[u8]) -> Result<NodeRecord, CodecError> {
-    let message =
-        wire::Node::decode(bytes).map_err(|source| CodecError::Malformed { what: "a node's record", source })?;
+    let message = wire::Node::decode(bytes).map_err(|source| CodecError::Malformed {
+        what: "a node's record",
+        source,
+    })?;
     node_from_wire(message)
 }
 
@@ -245,8 +285,10 @@ pub fn encode_volume(volume: &VolumeRecord) -> Vec<u8> {
 
 /// Decodes a volume's record.
 pub fn decode_volume(bytes: &[u8]) -> Result<VolumeRecord, CodecError> {
-    let message =
-        wire::Volume::decode(bytes).map_err(|source| CodecError::Malformed { what: "a volume's record", source })?;
+    let message = wire::Volume::decode(bytes).map_err(|source| CodecError::Malformed {
+        what: "a volume's record",
+        source,
+    })?;
     volume_from_wire(message)
 }
 
@@ -263,12 +305,20 @@ pub fn encode_catalogue(catalogue: &Catalogue) -> Vec<u8> {
 
 /// Decodes a whole catalogue.
 pub fn decode_catalogue(bytes: &[u8]) -> Result<Catalogue, CodecError> {
-    let message =
-        wire::Snapshot::decode(bytes).map_err(|source| CodecError::Malformed { what: "a catalogue", source })?;
+    let message = wire::Snapshot::decode(bytes).map_err(|source| CodecError::Malformed {
+        what: "a catalogue",
+        source,
+    })?;
     Ok(Catalogue {
         applied: LogIndex(message.applied),
         cluster: message.cluster.map(cluster_from_wire).transpose()?,
-        nodes: collect(message.nodes, node_from_wire)?.into_iter().map(|node| (node.id, node)).collect(),
-        volumes: collect(message.volumes, volume_from_wire)?.into_iter().map(|volume| (volume.group, volume)).collect(),
+        nodes: collect(message.nodes, node_from_wire)?
+            .into_iter()
+            .map(|node| (node.id, node))
+            .collect(),
+        volumes: collect(message.volumes, volume_from_wire)?
+            .into_iter()
+            .map(|volume| (volume.group, volume))
+            .collect(),
     })
 }

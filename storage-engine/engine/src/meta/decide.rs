@@ -110,17 +110,34 @@ pub enum Change {
 /// What a command achieves, with the changes it makes.
 pub type Decision = Result<(Outcome, Vec<Change>), Refusal>;
 
-fn invalid(what: &'static str, value: impl ToString, rule: impl Into<String>) -> Refusal {
-    Refusal::Invalid { what, value: value.to_string(), rule: rule.into() }
+fn invalid(what: &'static str, value: impl std::fmt::Display, rule: impl Into<String>) -> Refusal {
+    Refusal::Invalid {
+        what,
+        value: value.to_string(),
+        rule: rule.into(),
+    }
 }
 
 /// Decides on `command` in the state `catalogue`.
 pub fn decide(catalogue: &Catalogue, command: &Command) -> Decision {
     match command {
-        Command::FoundCluster { id, name, nodes, members } => found(catalogue, *id, name, nodes, members),
+        Command::FoundCluster {
+            id,
+            name,
+            nodes,
+            members,
+        } => found(catalogue, *id, name, nodes, members),
         Command::RegisterNode(node) => register(catalogue, node),
-        Command::CreateVolume { name, size_bytes, places } => create(catalogue, name, *size_bytes, places),
-        Command::ReportReplica { group, replica, dropped } => report(catalogue, *group, *replica, *dropped),
+        Command::CreateVolume {
+            name,
+            size_bytes,
+            places,
+        } => create(catalogue, name, *size_bytes, places),
+        Command::ReportReplica {
+            group,
+            replica,
+            dropped,
+        } => report(catalogue, *group, *replica, *dropped),
         Command::DeleteVolume { group } => delete(catalogue, *group),
     }
 }
@@ -144,27 +161,33 @@ pub fn carry_out(catalogue: &mut Catalogue, index: LogIndex, changes: &[Change])
     catalogue.applied = index;
 }
 
-fn found(
-    catalogue: &Catalogue,
-    id: ClusterId,
-    name: &str,
-    nodes: &[NodeRecord],
-    members: &[Member],
-) -> Decision {
+fn found(catalogue: &Catalogue, id: ClusterId, name: &str, nodes: &[NodeRecord], members: &[Member]) -> Decision {
     if let Some(cluster) = &catalogue.cluster {
         if cluster.id == id {
             return Ok((Outcome::Done, Vec::new()));
         }
-        return Err(Refusal::Exists(format!("the cluster is {} already, not {id}", cluster.id)));
+        return Err(Refusal::Exists(format!(
+            "the cluster is {} already, not {id}",
+            cluster.id
+        )));
     }
     if id.is_nil() {
         return Err(invalid("cluster id", id, "the nil id stands for no cluster"));
     }
     if members.is_empty() || nodes.is_empty() || nodes.len() > NODES_MAX {
-        return Err(invalid("nodes", nodes.len(), format!("a cluster has 1 to {NODES_MAX} nodes and a meta member")));
+        return Err(invalid(
+            "nodes",
+            nodes.len(),
+            format!("a cluster has 1 to {NODES_MAX} nodes and a meta member"),
+        ));
     }
     let mut changes = Vec::new();
-    let next_replica = members.iter().map(|member| member.replica).max().unwrap_or_default().next();
+    let next_replica = members
+        .iter()
+        .map(|member| member.replica)
+        .max()
+        .unwrap_or_default()
+        .next();
     changes.push(Change::Cluster(Cluster {
         id,
         name: name.to_owned(),
@@ -181,13 +204,21 @@ fn found(
 
 fn check_node(catalogue: &Catalogue, node: &NodeRecord) -> Result<(), Refusal> {
     if !crate::config::is_node_name(&node.name) {
-        return Err(invalid("node name", &node.name, "a node's name is 1 to 63 of a-z, 0-9 and '-'"));
+        return Err(invalid(
+            "node name",
+            &node.name,
+            "a node's name is 1 to 63 of a-z, 0-9 and '-'",
+        ));
     }
     if node.id.is_nil() {
         return Err(invalid("node id", node.id, "the nil id stands for no node"));
     }
     if node.disks.len() > DISKS_PER_NODE_MAX {
-        return Err(invalid("disks", node.disks.len(), format!("a node has at most {DISKS_PER_NODE_MAX}")));
+        return Err(invalid(
+            "disks",
+            node.disks.len(),
+            format!("a node has at most {DISKS_PER_NODE_MAX}"),
+        ));
     }
     for other in catalogue.nodes.values().filter(|other| other.id != node.id) {
         if other.name == node.name {
@@ -196,8 +227,15 @@ fn check_node(catalogue: &Catalogue, node: &NodeRecord) -> Result<(), Refusal> {
                 node.name, other.id, node.id
             )));
         }
-        if let Some(disk) = node.disks.iter().find(|disk| other.disks.iter().any(|theirs| theirs.id == disk.id)) {
-            return Err(Refusal::Exists(format!("disk {} belongs to node '{}' already", disk.id, other.name)));
+        if let Some(disk) = node
+            .disks
+            .iter()
+            .find(|disk| other.disks.iter().any(|theirs| theirs.id == disk.id))
+        {
+            return Err(Refusal::Exists(format!(
+                "disk {} belongs to node '{}' already",
+                disk.id, other.name
+            )));
         }
     }
     Ok(())
@@ -223,7 +261,9 @@ fn register(catalogue: &Catalogue, node: &NodeRecord) -> Decision {
             return Ok((Outcome::Done, Vec::new()));
         }
     } else if catalogue.nodes.len() >= NODES_MAX {
-        return Err(Refusal::Precondition(format!("the cluster has {NODES_MAX} nodes, the most there can be")));
+        return Err(Refusal::Precondition(format!(
+            "the cluster has {NODES_MAX} nodes, the most there can be"
+        )));
     }
     node.disks.sort_by_key(|disk| disk.id);
     Ok((Outcome::Done, vec![Change::Node(node)]))
@@ -231,13 +271,17 @@ fn register(catalogue: &Catalogue, node: &NodeRecord) -> Decision {
 
 /// Checks what does not depend on the catalogue.
 pub fn check_volume(name: &str, size_bytes: u64, replicas: usize) -> Result<(), Refusal> {
-    let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'_');
+    let is_name_byte =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'_');
     if !(1..=VOLUME_NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(is_name_byte) {
         let rule = format!("a volume's name is 1 to {VOLUME_NAME_BYTES_MAX} of a-z, 0-9, '-', '.' and '_'");
         return Err(invalid("name", name, rule));
     }
     if size_bytes == 0 || !size_bytes.is_multiple_of(BLOCK_BYTES) || size_bytes > VOLUME_BYTES_MAX {
-        let rule = format!("the size is a multiple of {BLOCK_BYTES} bytes, up to {}", ByteSize(VOLUME_BYTES_MAX));
+        let rule = format!(
+            "the size is a multiple of {BLOCK_BYTES} bytes, up to {}",
+            ByteSize(VOLUME_BYTES_MAX)
+        );
         return Err(invalid("size_bytes", size_bytes, rule));
     }
     if !matches!(replicas, 1 | 3 | 5) {
@@ -253,13 +297,21 @@ pub fn existing_volume(
     size_bytes: u64,
     replicas: usize,
 ) -> Result<Option<GroupId>, Refusal> {
-    let Some(volume) = catalogue.volume_by_name(name) else { return Ok(None) };
+    let Some(volume) = catalogue.volume_by_name(name) else {
+        return Ok(None);
+    };
     if volume.deleting {
-        return Err(Refusal::Precondition(format!("volume '{name}' is still being deleted; ask again when it is gone")));
+        return Err(Refusal::Precondition(format!(
+            "volume '{name}' is still being deleted; ask again when it is gone"
+        )));
     }
     let mut differences = Vec::new();
     if volume.size_bytes != size_bytes {
-        differences.push(format!("its size is {}, not {}", ByteSize(volume.size_bytes), ByteSize(size_bytes)));
+        differences.push(format!(
+            "its size is {}, not {}",
+            ByteSize(volume.size_bytes),
+            ByteSize(size_bytes)
+        ));
     }
     if volume.replicas.len() != replicas {
         differences.push(format!("it has {} replicas, not {replicas}", volume.replicas.len()));
@@ -267,7 +319,10 @@ pub fn existing_volume(
     if differences.is_empty() {
         return Ok(Some(volume.group));
     }
-    Err(Refusal::Exists(format!("volume '{name}' exists and differs: {}", differences.join("; "))))
+    Err(Refusal::Exists(format!(
+        "volume '{name}' exists and differs: {}",
+        differences.join("; ")
+    )))
 }
 
 fn create(catalogue: &Catalogue, name: &str, size_bytes: u64, places: &[(NodeId, DiskId)]) -> Decision {
@@ -279,25 +334,47 @@ fn create(catalogue: &Catalogue, name: &str, size_bytes: u64, places: &[(NodeId,
         return Ok((Outcome::Volume(group), Vec::new()));
     }
     if catalogue.volumes.len() >= VOLUMES_MAX {
-        return Err(Refusal::Precondition(format!("the cluster has {VOLUMES_MAX} volumes, the most there can be")));
+        return Err(Refusal::Precondition(format!(
+            "the cluster has {VOLUMES_MAX} volumes, the most there can be"
+        )));
     }
     let mut cluster = cluster.clone();
     let mut replicas: Vec<ReplicaRecord> = Vec::with_capacity(places.len());
     for (node, disk) in places {
-        let known = catalogue.nodes.get(node).is_some_and(|record| record.disks.iter().any(|own| own.id == *disk));
+        let known = catalogue
+            .nodes
+            .get(node)
+            .is_some_and(|record| record.disks.iter().any(|own| own.id == *disk));
         if !known {
-            return Err(Refusal::NotFound(format!("disk {disk} of node {node} is not in the catalogue")));
+            return Err(Refusal::NotFound(format!(
+                "disk {disk} of node {node} is not in the catalogue"
+            )));
         }
         if replicas.iter().any(|replica| replica.node == *node) {
             return Err(invalid("places", node, "two replicas of a volume never share a node"));
         }
-        replicas.push(ReplicaRecord { id: cluster.next_replica, node: *node, disk: *disk, created: false, dropped: false });
+        replicas.push(ReplicaRecord {
+            id: cluster.next_replica,
+            node: *node,
+            disk: *disk,
+            created: false,
+            dropped: false,
+        });
         cluster.next_replica = cluster.next_replica.next();
     }
     let group = cluster.next_group;
     cluster.next_group = group.next();
-    let volume = VolumeRecord { group, name: name.to_owned(), size_bytes, replicas, deleting: false };
-    Ok((Outcome::Volume(group), vec![Change::Cluster(cluster), Change::Volume(volume)]))
+    let volume = VolumeRecord {
+        group,
+        name: name.to_owned(),
+        size_bytes,
+        replicas,
+        deleting: false,
+    };
+    Ok((
+        Outcome::Volume(group),
+        vec![Change::Cluster(cluster), Change::Volume(volume)],
+    ))
 }
 
 fn report(catalogue: &Catalogue, group: GroupId, replica: ReplicaId, dropped: bool) -> Decision {
@@ -339,7 +416,10 @@ fn delete(catalogue: &Catalogue, group: GroupId) -> Decision {
         None => Err(Refusal::NotFound(format!("there is no volume {group}"))),
         Some(volume) if volume.deleting => Ok((Outcome::Done, Vec::new())),
         Some(volume) => {
-            let volume = VolumeRecord { deleting: true, ..volume.clone() };
+            let volume = VolumeRecord {
+                deleting: true,
+                ..volume.clone()
+            };
             Ok((Outcome::Done, vec![Change::Volume(volume)]))
         }
     }

@@ -148,11 +148,13 @@ impl Meta {
             publish,
             applied: Arc::clone(&applied),
         };
-        std::thread::Builder::new().name("cairn-meta".to_owned()).spawn(move || {
-            if let Err(error) = applier.run() {
-                on_failure(error);
-            }
-        })?;
+        std::thread::Builder::new()
+            .name("cairn-meta".to_owned())
+            .spawn(move || {
+                if let Err(error) = applier.run() {
+                    on_failure(error);
+                }
+            })?;
         Ok(Self {
             queue: ApplyQueue { sender, length },
             waiters,
@@ -201,7 +203,11 @@ impl Meta {
 
     /// Whether a leader is known: by this engine's own replica, or by asking.
     pub fn has_leader(&self) -> bool {
-        if self.is_member() { self.leader.borrow().member.is_some() } else { self.answered.load(Ordering::Relaxed) }
+        if self.is_member() {
+            self.leader.borrow().member.is_some()
+        } else {
+            self.answered.load(Ordering::Relaxed)
+        }
     }
 
     /// Whether this engine holds a replica of the meta group and that replica leads.
@@ -219,7 +225,11 @@ impl Meta {
 
     /// The meta group's replica lives on this disk's thread, and these are the group's members.
     pub fn attach(&self, disk: DiskId, thread: Arc<dyn DiskThread>, members: Vec<Member>) {
-        *self.local() = Local { thread: Some(thread), disk: Some(disk), members };
+        *self.local() = Local {
+            thread: Some(thread),
+            disk: Some(disk),
+            members,
+        };
     }
 
     /// Whether the replica is on this disk.
@@ -235,10 +245,20 @@ impl Meta {
 
     /// The member of that number, from what the group itself says, else from the catalogue.
     pub fn member(&self, replica: ReplicaId) -> Option<Member> {
-        let own = self.local().members.iter().find(|member| member.replica == replica).cloned();
+        let own = self
+            .local()
+            .members
+            .iter()
+            .find(|member| member.replica == replica)
+            .cloned();
         own.or_else(|| {
             let view = self.view();
-            view.cluster.as_ref()?.members.iter().find(|member| member.replica == replica).cloned()
+            view.cluster
+                .as_ref()?
+                .members
+                .iter()
+                .find(|member| member.replica == replica)
+                .cloned()
         })
     }
 
@@ -301,21 +321,43 @@ impl Meta {
         let request = uuid::Uuid::new_v4().as_u64_pair().0;
         let data = Bytes::from(codec::encode_command(request, command));
         if data.len() > codec::COMMAND_BYTES_MAX {
-            let text = format!("the command has {} bytes, the log takes {}", data.len(), codec::COMMAND_BYTES_MAX);
+            let text = format!(
+                "the command has {} bytes, the log takes {}",
+                data.len(),
+                codec::COMMAND_BYTES_MAX
+            );
             return Err(MetaError::Log(text));
         }
         let (sender, receiver) = oneshot::channel();
-        let waiting = Waiting { waiters: &self.waiters, request };
+        let waiting = Waiting {
+            waiters: &self.waiters,
+            request,
+        };
         lock(&self.waiters).insert(request, sender);
         let verdict = async {
-            match ask(&thread, CoreCommand::Propose { group: GroupId::META, data }, PATIENCE).await.map_err(MetaError::from) {
+            match ask(
+                &thread,
+                CoreCommand::Propose {
+                    group: GroupId::META,
+                    data,
+                },
+                PATIENCE,
+            )
+            .await
+            .map_err(MetaError::from)
+            {
                 // An uncertain proposal may yet be applied: the verdict would tell.
                 Ok(_) | Err(MetaError::Uncertain) => {}
                 Err(error) => return Err(error),
             }
-            receiver.await.map_err(|_| MetaError::Uncertain)?.map_err(MetaError::Refused)
+            receiver
+                .await
+                .map_err(|_| MetaError::Uncertain)?
+                .map_err(MetaError::Refused)
         };
-        let result = tokio::time::timeout(PATIENCE, verdict).await.unwrap_or(Err(MetaError::TimedOut));
+        let result = tokio::time::timeout(PATIENCE, verdict)
+            .await
+            .unwrap_or(Err(MetaError::TimedOut));
         drop(waiting);
         result
     }
@@ -402,7 +444,8 @@ impl Applier {
                 }
             }
         }
-        self.applied.store(self.store.catalogue().applied.get(), Ordering::Release);
+        self.applied
+            .store(self.store.catalogue().applied.get(), Ordering::Release);
         if self.store.catalogue().cluster.is_some() {
             self.publish.send_replace(Arc::new(self.store.catalogue().clone()));
         }

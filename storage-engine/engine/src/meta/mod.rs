@@ -11,7 +11,14 @@ pub mod placement;
 pub mod store;
 
 /// The messages of `proto/meta.proto`.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated from proto/meta.proto")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated from proto/meta.proto"
+)]
 pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/cairn.meta.v1.rs"));
 }

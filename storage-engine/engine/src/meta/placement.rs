@@ -50,11 +50,7 @@ impl Candidate {
 }
 
 /// Chooses `replicas` places.
-pub fn place(
-    catalogue: &Catalogue,
-    reports: &[NodeReport],
-    replicas: usize,
-) -> Result<Vec<(NodeId, DiskId)>, NoPlace> {
+pub fn place(catalogue: &Catalogue, reports: &[NodeReport], replicas: usize) -> Result<Vec<(NodeId, DiskId)>, NoPlace> {
     let mut best: Vec<Candidate> = Vec::new();
     let mut details: Vec<String> = Vec::new();
     for report in reports {
@@ -78,8 +74,16 @@ pub fn place(
         }
     }
     if best.len() < replicas {
-        let details = if details.is_empty() { "no node is registered".to_owned() } else { details.join(", ") };
-        return Err(NoPlace { replicas, found: best.len(), details });
+        let details = if details.is_empty() {
+            "no node is registered".to_owned()
+        } else {
+            details.join(", ")
+        };
+        return Err(NoPlace {
+            replicas,
+            found: best.len(),
+            details,
+        });
     }
     best.sort_by_key(Candidate::rank);
     best.truncate(replicas);
@@ -94,9 +98,16 @@ fn candidate(catalogue: &Catalogue, node: NodeId, disk: DiskId, free_bytes: u64)
         .map_or(free_bytes, |record| record.size_bytes);
     let (replicas, promised_bytes) = catalogue
         .replicas_on(disk)
-        .fold((0, 0_i128), |(count, bytes), (volume, _)| (count + 1, bytes + i128::from(volume.size_bytes)));
+        .fold((0, 0_i128), |(count, bytes), (volume, _)| {
+            (count + 1, bytes + i128::from(volume.size_bytes))
+        });
     let room_bytes = i128::from(free_bytes).min(i128::from(size_bytes) - promised_bytes);
-    Candidate { node, disk, room_bytes, replicas }
+    Candidate {
+        node,
+        disk,
+        room_bytes,
+        replicas,
+    }
 }
 
 #[cfg(test)]
@@ -108,22 +119,36 @@ mod tests {
 
     fn reports(free: &[(u8, u64)]) -> Vec<NodeReport> {
         free.iter()
-            .map(|(number, bytes)| NodeReport { node: node(*number), disks: Ok(vec![(disk(*number), *bytes)]) })
+            .map(|(number, bytes)| NodeReport {
+                node: node(*number),
+                disks: Ok(vec![(disk(*number), *bytes)]),
+            })
             .collect()
     }
 
     #[test]
     fn replicas_go_to_distinct_nodes_with_the_most_room() {
         let catalogue = sample(4);
-        let places = place(&catalogue, &reports(&[(1, GIB), (2, 4 * GIB), (3, 3 * GIB), (4, 2 * GIB)]), 3).unwrap();
+        let places = place(
+            &catalogue,
+            &reports(&[(1, GIB), (2, 4 * GIB), (3, 3 * GIB), (4, 2 * GIB)]),
+            3,
+        )
+        .unwrap();
         assert_eq!(places, [(node(2), disk(2)), (node(3), disk(3)), (node(4), disk(4))]);
     }
 
     #[test]
     fn one_node_with_two_disks_takes_one_replica() {
         let catalogue = sample(1);
-        let two = NodeReport { node: node(1), disks: Ok(vec![(disk(1), GIB), (disk(101), 2 * GIB)]) };
-        assert_eq!(place(&catalogue, std::slice::from_ref(&two), 1).unwrap(), [(node(1), disk(101))]);
+        let two = NodeReport {
+            node: node(1),
+            disks: Ok(vec![(disk(1), GIB), (disk(101), 2 * GIB)]),
+        };
+        assert_eq!(
+            place(&catalogue, std::slice::from_ref(&two), 1).unwrap(),
+            [(node(1), disk(101))]
+        );
         let error = place(&catalogue, &[two], 3).unwrap_err();
         assert_eq!((error.replicas, error.found), (3, 1));
     }
@@ -140,7 +165,10 @@ mod tests {
     fn the_error_names_what_every_node_lacks() {
         let catalogue = sample(3);
         let mut reports = reports(&[(1, GIB), (2, 0)]);
-        reports.push(NodeReport { node: node(3), disks: Err("does not answer".to_owned()) });
+        reports.push(NodeReport {
+            node: node(3),
+            disks: Err("does not answer".to_owned()),
+        });
         let error = place(&catalogue, &reports, 3).unwrap_err().to_string();
         assert_eq!(
             error,

@@ -71,21 +71,40 @@ impl Store {
     /// Opens the database at `path`, making it if it is not there.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let name = path.display().to_string();
-        let fail = |source| StoreError::Database { path: name.clone(), source };
-        let database = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open().map_err(fail)?;
+        let fail = |source| StoreError::Database {
+            path: name.clone(),
+            source,
+        };
+        let database = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .open()
+            .map_err(fail)?;
         let state = database.open_tree(TREE_STATE).map_err(fail)?;
         let copy = database.open_tree(TREE_COPY).map_err(fail)?;
-        let mut store = Self { path: name, database, state, copy, catalogue: Catalogue::default() };
+        let mut store = Self {
+            path: name,
+            database,
+            state,
+            copy,
+            catalogue: Catalogue::default(),
+        };
         store.catalogue = store.read()?;
         Ok(store)
     }
 
     fn database_error(&self, source: sled::Error) -> StoreError {
-        StoreError::Database { path: self.path.clone(), source }
+        StoreError::Database {
+            path: self.path.clone(),
+            source,
+        }
     }
 
     fn record_error(&self, source: CodecError) -> StoreError {
-        StoreError::Record { path: self.path.clone(), source }
+        StoreError::Record {
+            path: self.path.clone(),
+            source,
+        }
     }
 
     fn read(&self) -> Result<Catalogue, StoreError> {
@@ -94,8 +113,10 @@ impl Store {
             let (key, value) = item.map_err(|source| self.database_error(source))?;
             match (key.first(), key.as_ref()) {
                 (_, KEY_APPLIED) => {
-                    let bytes: [u8; 8] =
-                        value.as_ref().try_into().map_err(|_| self.record_error(CodecError::Field("applied")))?;
+                    let bytes: [u8; 8] = value
+                        .as_ref()
+                        .try_into()
+                        .map_err(|_| self.record_error(CodecError::Field("applied")))?;
                     catalogue.applied = LogIndex(u64::from_be_bytes(bytes));
                 }
                 (_, KEY_CLUSTER) => {
@@ -130,8 +151,20 @@ impl Store {
         }
         let (applied, changes) = match codec::decode_command(data) {
             Ok((request, command)) => match decide::decide(&self.catalogue, &command) {
-                Ok((outcome, changes)) => (Applied { request, verdict: Ok(outcome) }, changes),
-                Err(refusal) => (Applied { request, verdict: Err(refusal) }, Vec::new()),
+                Ok((outcome, changes)) => (
+                    Applied {
+                        request,
+                        verdict: Ok(outcome),
+                    },
+                    changes,
+                ),
+                Err(refusal) => (
+                    Applied {
+                        request,
+                        verdict: Err(refusal),
+                    },
+                    Vec::new(),
+                ),
             },
             Err(error) => {
                 // An engine that cannot read what others can would drift from them: it must stop instead.
@@ -144,7 +177,10 @@ impl Store {
                 Change::Cluster(cluster) => batch.insert(KEY_CLUSTER, codec::encode_cluster(cluster)),
                 Change::Node(node) => batch.insert(key(PREFIX_NODE, &node.id.to_bytes()), codec::encode_node(node)),
                 Change::Volume(volume) => {
-                    batch.insert(key(PREFIX_VOLUME, &volume.group.get().to_be_bytes()), codec::encode_volume(volume));
+                    batch.insert(
+                        key(PREFIX_VOLUME, &volume.group.get().to_be_bytes()),
+                        codec::encode_volume(volume),
+                    );
                 }
                 Change::Forget(group) => batch.remove(key(PREFIX_VOLUME, &group.get().to_be_bytes())),
             }

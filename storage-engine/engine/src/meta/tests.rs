@@ -25,13 +25,21 @@ pub(crate) fn record(number: u8) -> NodeRecord {
         control_address: format!("127.0.0.1:{}", 7000 + u16::from(number) * 10),
         data_address: format!("127.0.0.1:{}", 7001 + u16::from(number) * 10),
         nbd_address: String::new(),
-        disks: vec![DiskRecord { id: disk(number), path: format!("/dev/d{number}"), size_bytes: 8 << 30 }],
+        disks: vec![DiskRecord {
+            id: disk(number),
+            path: format!("/dev/d{number}"),
+            size_bytes: 8 << 30,
+        }],
     }
 }
 
 fn found(nodes: u8) -> Command {
     let members = (1..=nodes.min(3))
-        .map(|number| Member { replica: ReplicaId(u64::from(number)), node: node(number), disk: disk(number) })
+        .map(|number| Member {
+            replica: ReplicaId(u64::from(number)),
+            node: node(number),
+            disk: disk(number),
+        })
         .collect();
     Command::FoundCluster {
         id: ClusterId::from_bytes([9; 16]),
@@ -57,7 +65,16 @@ pub(crate) fn sample(nodes: u8) -> Catalogue {
 
 pub(crate) fn add_volume(catalogue: &mut Catalogue, name: &str, size_bytes: u64, places: &[u8]) -> GroupId {
     let places = places.iter().map(|number| (node(*number), disk(*number))).collect();
-    match run(catalogue, &Command::CreateVolume { name: name.to_owned(), size_bytes, places }).unwrap() {
+    match run(
+        catalogue,
+        &Command::CreateVolume {
+            name: name.to_owned(),
+            size_bytes,
+            places,
+        },
+    )
+    .unwrap()
+    {
         Outcome::Volume(group) => group,
         Outcome::Done => panic!("a created volume has a number"),
     }
@@ -68,17 +85,28 @@ fn numbers_start_after_the_meta_members_and_are_never_reused() {
     let mut catalogue = sample(3);
     let first = add_volume(&mut catalogue, "one", 4096, &[1, 2, 3]);
     assert_eq!(first, GroupId(2));
-    let replicas: Vec<u64> = catalogue.volumes[&first].replicas.iter().map(|replica| replica.id.get()).collect();
+    let replicas: Vec<u64> = catalogue.volumes[&first]
+        .replicas
+        .iter()
+        .map(|replica| replica.id.get())
+        .collect();
     assert_eq!(replicas, [4, 5, 6]);
     run(&mut catalogue, &Command::DeleteVolume { group: first }).unwrap();
     for replica in replicas {
-        let report = Command::ReportReplica { group: first, replica: ReplicaId(replica), dropped: true };
+        let report = Command::ReportReplica {
+            group: first,
+            replica: ReplicaId(replica),
+            dropped: true,
+        };
         run(&mut catalogue, &report).unwrap();
         run(&mut catalogue, &report).unwrap();
     }
     assert!(catalogue.volumes.is_empty());
     let second = add_volume(&mut catalogue, "one", 4096, &[1]);
-    assert_eq!((second, catalogue.volumes[&second].replicas[0].id), (GroupId(3), ReplicaId(7)));
+    assert_eq!(
+        (second, catalogue.volumes[&second].replicas[0].id),
+        (GroupId(3), ReplicaId(7))
+    );
 }
 
 #[test]
@@ -86,9 +114,16 @@ fn creating_again_is_the_same_volume_and_a_difference_is_named() {
     let mut catalogue = sample(3);
     let group = add_volume(&mut catalogue, "v", 8192, &[1, 2, 3]);
     assert_eq!(add_volume(&mut catalogue, "v", 8192, &[3, 2, 1]), group);
-    let other = Command::CreateVolume { name: "v".to_owned(), size_bytes: 4096, places: vec![(node(1), disk(1))] };
+    let other = Command::CreateVolume {
+        name: "v".to_owned(),
+        size_bytes: 4096,
+        places: vec![(node(1), disk(1))],
+    };
     let message = decide(&catalogue, &other).unwrap_err().to_string();
-    assert!(message.contains("size is 8 KiB, not 4 KiB") && message.contains("3 replicas, not 1"), "{message}");
+    assert!(
+        message.contains("size is 8 KiB, not 4 KiB") && message.contains("3 replicas, not 1"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -108,28 +143,57 @@ fn hopeless_requests_are_refused_by_name() {
         (create("v", 4096, &[1, 1, 2]), "never share a node"),
         (create("v", 4096, &[77]), "not in the catalogue"),
         (Command::DeleteVolume { group: GroupId(9) }, "no volume 9"),
-        (Command::RegisterNode(NodeRecord { name: "n1".to_owned(), ..record(8) }), "node name 'n1' belongs to"),
-        (Command::RegisterNode(NodeRecord { disks: record(1).disks, ..record(8) }), "belongs to node 'n1'"),
+        (
+            Command::RegisterNode(NodeRecord {
+                name: "n1".to_owned(),
+                ..record(8)
+            }),
+            "node name 'n1' belongs to",
+        ),
+        (
+            Command::RegisterNode(NodeRecord {
+                disks: record(1).disks,
+                ..record(8)
+            }),
+            "belongs to node 'n1'",
+        ),
     ] {
         let message = decide(&catalogue, &command).unwrap_err().to_string();
         assert!(message.contains(part), "'{part}' not in: {message}");
     }
-    assert!(matches!(decide(&Catalogue::default(), &create("v", 4096, &[1])), Err(Refusal::Precondition(_))));
+    assert!(matches!(
+        decide(&Catalogue::default(), &create("v", 4096, &[1])),
+        Err(Refusal::Precondition(_))
+    ));
 }
 
 #[test]
 fn a_second_cluster_is_refused_and_the_same_one_is_done_already() {
     let mut catalogue = sample(3);
     assert_eq!(run(&mut catalogue, &found(3)), Ok(Outcome::Done));
-    let Command::FoundCluster { name, nodes, members, .. } = found(3) else { unreachable!() };
-    let other = Command::FoundCluster { id: ClusterId::from_bytes([8; 16]), name, nodes, members };
+    let Command::FoundCluster {
+        name, nodes, members, ..
+    } = found(3)
+    else {
+        unreachable!()
+    };
+    let other = Command::FoundCluster {
+        id: ClusterId::from_bytes([8; 16]),
+        name,
+        nodes,
+        members,
+    };
     assert!(matches!(run(&mut catalogue, &other), Err(Refusal::Exists(_))));
 }
 
 #[test]
 fn a_disk_that_a_node_does_not_report_stays_its_own() {
     let mut catalogue = sample(3);
-    let moved = NodeRecord { data_address: "127.0.0.1:1".to_owned(), disks: Vec::new(), ..record(2) };
+    let moved = NodeRecord {
+        data_address: "127.0.0.1:1".to_owned(),
+        disks: Vec::new(),
+        ..record(2)
+    };
     run(&mut catalogue, &Command::RegisterNode(moved)).unwrap();
     let known = &catalogue.nodes[&node(2)];
     assert_eq!((known.data_address.as_str(), known.disks.len()), ("127.0.0.1:1", 1));

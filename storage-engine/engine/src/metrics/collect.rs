@@ -43,7 +43,9 @@ fn gauge(metric: MetricEncoder<'_>, value: u64) -> Encoded {
 
 impl Collector for EngineCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
-        let Some(engine) = self.engine.upgrade() else { return Ok(()) };
+        let Some(engine) = self.engine.upgrade() else {
+            return Ok(());
+        };
         stages(&engine, &mut encoder)?;
         disks(&engine, &mut encoder)?;
         whole(&engine, &mut encoder)
@@ -56,7 +58,9 @@ fn stages(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
     for (stage, operation, histogram) in engine.metrics.histograms() {
         let (sum, count, buckets) = histogram.snapshot();
         let labels = [("stage", stage), ("op", operation)];
-        family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        family
+            .encode_family(&labels)?
+            .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
     }
     Ok(())
 }
@@ -65,25 +69,61 @@ type Read = fn(&DiskStats) -> u64;
 
 /// Counters of each disk: name, help, how to read it.
 const DISK_COUNTERS: [(&str, &str, Read); 6] = [
-    ("cairn_disk_written_bytes", "Bytes written to the disk, headers included", |stats| stats.written_bytes),
-    ("cairn_disk_read_bytes", "Bytes read from the disk", |stats| stats.read_bytes),
-    ("cairn_frontend_received_bytes", "Bytes received from frontends, headers included", |stats| stats.accepted_bytes),
-    ("cairn_frontend_sent_bytes", "Bytes sent to frontends, headers included", |stats| stats.returned_bytes),
-    ("cairn_link_sent_bytes", "Bytes sent to other disks' cores", |stats| stats.link_sent_bytes),
-    ("cairn_link_received_bytes", "Bytes received from other disks' cores", |stats| stats.link_received_bytes),
+    (
+        "cairn_disk_written_bytes",
+        "Bytes written to the disk, headers included",
+        |stats| stats.written_bytes,
+    ),
+    ("cairn_disk_read_bytes", "Bytes read from the disk", |stats| {
+        stats.read_bytes
+    }),
+    (
+        "cairn_frontend_received_bytes",
+        "Bytes received from frontends, headers included",
+        |stats| stats.accepted_bytes,
+    ),
+    (
+        "cairn_frontend_sent_bytes",
+        "Bytes sent to frontends, headers included",
+        |stats| stats.returned_bytes,
+    ),
+    ("cairn_link_sent_bytes", "Bytes sent to other disks' cores", |stats| {
+        stats.link_sent_bytes
+    }),
+    (
+        "cairn_link_received_bytes",
+        "Bytes received from other disks' cores",
+        |stats| stats.link_received_bytes,
+    ),
 ];
 
 /// Gauges of each disk.
 const DISK_GAUGES: [(&str, &str, Read); 4] = [
-    ("cairn_disk_free_bytes", "Bytes that the disk's log can still take", |stats| stats.free_bytes),
-    ("cairn_arena_bytes", "Registered I/O buffers of the disk's thread", |stats| stats.arena_bytes),
-    ("cairn_arena_used_bytes", "Registered I/O buffers in use", |stats| stats.arena_used_bytes),
-    ("cairn_nbd_connections", "NBD connections that are served", |stats| stats.streams),
+    (
+        "cairn_disk_free_bytes",
+        "Bytes that the disk's log can still take",
+        |stats| stats.free_bytes,
+    ),
+    (
+        "cairn_arena_bytes",
+        "Registered I/O buffers of the disk's thread",
+        |stats| stats.arena_bytes,
+    ),
+    ("cairn_arena_used_bytes", "Registered I/O buffers in use", |stats| {
+        stats.arena_used_bytes
+    }),
+    ("cairn_nbd_connections", "NBD connections that are served", |stats| {
+        stats.streams
+    }),
 ];
 
 fn disks(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
-    let disks: Vec<(String, DiskStats)> =
-        engine.disks.threads().iter().map(|(disk, thread)| (disk.to_string(), thread.stats())).collect();
+    let disks: Vec<(String, DiskStats)> = engine
+        .disks
+        .threads()
+        .iter()
+        .map(|(disk, thread)| (disk.to_string(), thread.stats()))
+        .collect();
     for (name, help, read) in DISK_COUNTERS {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (disk, stats) in &disks {
@@ -100,7 +140,10 @@ fn disks(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
     let mut family = encoder.encode_descriptor("cairn_disk_up", help, None, MetricType::Gauge)?;
     for view in engine.disks.views() {
         let path = view.config.path.display().to_string();
-        gauge(family.encode_family(&[("path", path.as_str())])?, u64::from(view.state == DiskState::Ok))?;
+        gauge(
+            family.encode_family(&[("path", path.as_str())])?,
+            u64::from(view.state == DiskState::Ok),
+        )?;
     }
     Ok(())
 }
@@ -109,21 +152,61 @@ fn whole(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
     let metrics = &engine.metrics;
     let load = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
     for (name, help, value) in [
-        ("cairn_leader_changes", "Changes of a group's leader that were seen here", load(&metrics.leader_changes)),
-        ("cairn_frontend_writes", "Writes that frontends asked for and got an answer to", metrics.frontend_write.snapshot().1),
-        ("cairn_frontend_reads", "Reads that frontends asked for and got an answer to", metrics.frontend_read.snapshot().1),
-        ("cairn_nbd_refused", "NBD connections that ended before their transmission", load(&metrics.nbd_refused)),
-        ("cairn_links_refused", "Peers' connections that were refused", load(&metrics.links_refused)),
+        (
+            "cairn_leader_changes",
+            "Changes of a group's leader that were seen here",
+            load(&metrics.leader_changes),
+        ),
+        (
+            "cairn_frontend_writes",
+            "Writes that frontends asked for and got an answer to",
+            metrics.frontend_write.snapshot().1,
+        ),
+        (
+            "cairn_frontend_reads",
+            "Reads that frontends asked for and got an answer to",
+            metrics.frontend_read.snapshot().1,
+        ),
+        (
+            "cairn_nbd_refused",
+            "NBD connections that ended before their transmission",
+            load(&metrics.nbd_refused),
+        ),
+        (
+            "cairn_links_refused",
+            "Peers' connections that were refused",
+            load(&metrics.links_refused),
+        ),
     ] {
         counter(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, value)?;
     }
     let view = engine.meta.view();
     for (name, help, value) in [
-        ("cairn_groups_led", "Groups that a replica here leads", metrics.groups_led() as u64),
-        ("cairn_nbd_negotiating", "NBD connections that are negotiating", load(&metrics.nbd_negotiating)),
-        ("cairn_meta_applied_index", "Revision of the catalogue as known here", view.applied.get()),
-        ("cairn_meta_is_leader", "1 while this engine leads the meta group", u64::from(engine.meta.is_leader())),
-        ("cairn_meta_apply_queue", "Commands of the meta group that wait to be applied", engine.meta.queue().len()),
+        (
+            "cairn_groups_led",
+            "Groups that a replica here leads",
+            metrics.groups_led() as u64,
+        ),
+        (
+            "cairn_nbd_negotiating",
+            "NBD connections that are negotiating",
+            load(&metrics.nbd_negotiating),
+        ),
+        (
+            "cairn_meta_applied_index",
+            "Revision of the catalogue as known here",
+            view.applied.get(),
+        ),
+        (
+            "cairn_meta_is_leader",
+            "1 while this engine leads the meta group",
+            u64::from(engine.meta.is_leader()),
+        ),
+        (
+            "cairn_meta_apply_queue",
+            "Commands of the meta group that wait to be applied",
+            engine.meta.queue().len(),
+        ),
         ("cairn_volumes", "Volumes in the catalogue", view.volumes.len() as u64),
     ] {
         gauge(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, value)?;

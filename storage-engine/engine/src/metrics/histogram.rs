@@ -40,7 +40,10 @@ impl StageHistogram {
     /// Counts one duration: two relaxed additions.
     pub fn observe(&self, nanos: u64) {
         let place = BOUNDS_NS.partition_point(|bound| *bound < nanos);
-        self.buckets.get(place).unwrap_or(&self.beyond).fetch_add(1, Ordering::Relaxed);
+        self.buckets
+            .get(place)
+            .unwrap_or(&self.beyond)
+            .fetch_add(1, Ordering::Relaxed);
         self.sum_ns.fetch_add(nanos, Ordering::Relaxed);
     }
 
@@ -48,7 +51,10 @@ impl StageHistogram {
     ///
     /// The encoder adds the buckets up, so the counts here are not cumulative. The count is the buckets' own sum, so that a
     /// scrape in the middle of an observation is consistent in itself.
-    #[allow(clippy::cast_precision_loss, reason = "a sum of nanoseconds is exact to 2^53, which is 104 days")]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a sum of nanoseconds is exact to 2^53, which is 104 days"
+    )]
     pub(super) fn snapshot(&self) -> (f64, u64, Vec<(f64, u64)>) {
         let mut buckets: Vec<(f64, u64)> = BOUNDS_NS
             .iter()

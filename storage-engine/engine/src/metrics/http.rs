@@ -25,7 +25,10 @@ struct Shared {
 pub fn router(engine: &Arc<Engine>) -> Router {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(EngineCollector::new(Arc::downgrade(engine))));
-    let shared = Shared { engine: Arc::clone(engine), registry: Arc::new(registry) };
+    let shared = Shared {
+        engine: Arc::clone(engine),
+        registry: Arc::new(registry),
+    };
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))

@@ -75,7 +75,10 @@ impl Metrics {
 
     /// A disk serves no more, and leads nothing.
     pub fn disk_failed(&self, disk: DiskId) {
-        self.led.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _)| *of != disk);
+        self.led
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(of, _)| *of != disk);
     }
 
     fn groups_led(&self) -> usize {
