@@ -45,6 +45,17 @@ enum Attempt {
     Refused(Status),
 }
 
+/// How a round of asking went without an answer.
+#[derive(Default)]
+struct Round {
+    /// Why each engine did not do it.
+    reasons: Vec<String>,
+    /// Whether one of them answered at all.
+    somebody_lives: bool,
+    /// An engine's final no.
+    refusal: Option<Status>,
+}
+
 impl Engines {
     /// The engines at `addresses`, asked for at most `timeout` from now.
     pub(crate) fn new(addresses: Vec<String>, timeout: Duration) -> Self {
@@ -78,26 +89,45 @@ impl Engines {
     ) -> Result<T, CliError> {
         let mut waiting: Option<Waiting> = None;
         loop {
-            let mut reasons = Vec::with_capacity(self.addresses.len());
-            let mut somebody_lives = false;
-            for (turn, address) in self.addresses.iter().enumerate() {
-                match attempt(address, self.turn_time(self.addresses.len() - turn), &request).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(Attempt::Refused(status)) => return Err(CliError::of_status(doing, &status)),
-                    Err(Attempt::Silent(reason)) => reasons.push(format!("{address}: {reason}")),
-                    Err(Attempt::NotNow(reason)) => {
-                        somebody_lives = true;
-                        reasons.push(format!("{address}: {reason}"));
-                    }
-                }
+            let round = match self.round(&request).await {
+                Ok(answer) => return Ok(answer),
+                Err(round) => round,
+            };
+            if let Some(status) = round.refusal {
+                return Err(CliError::of_status(doing, &status));
             }
-            if !somebody_lives || Instant::now() + RETRY_PAUSE >= self.deadline {
-                return Err(self.nobody_did(doing, &reasons, somebody_lives));
+            if !round.somebody_lives || Instant::now() + RETRY_PAUSE >= self.deadline {
+                return Err(nobody_did(doing, &round));
             }
             // An engine lives but has no leader to ask: elections end, so this is worth waiting for.
-            waiting.get_or_insert_with(Waiting::start).say(reasons.join("; "));
+            waiting.get_or_insert_with(Waiting::start).say(round.reasons.join("; "));
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// As [`Self::call`], for what the command can do without: no waiting, and no reason.
+    pub(crate) async fn glance<T>(&self, request: impl AsyncFn(&mut Client) -> Result<T, Status>) -> Option<T> {
+        self.round(&request).await.ok()
+    }
+
+    /// Asks each engine once, until one answers for good.
+    async fn round<T>(&self, request: &impl AsyncFn(&mut Client) -> Result<T, Status>) -> Result<T, Round> {
+        let mut round = Round::default();
+        for (turn, address) in self.addresses.iter().enumerate() {
+            match attempt(address, self.turn_time(self.addresses.len() - turn), request).await {
+                Ok(answer) => return Ok(answer),
+                Err(Attempt::Refused(status)) => {
+                    round.refusal = Some(status);
+                    break;
+                }
+                Err(Attempt::Silent(reason)) => round.reasons.push(format!("{address}: {reason}")),
+                Err(Attempt::NotNow(reason)) => {
+                    round.somebody_lives = true;
+                    round.reasons.push(format!("{address}: {reason}"));
+                }
+            }
+        }
+        Err(round)
     }
 
     /// Asks the one engine at `address`, once.
@@ -129,19 +159,23 @@ impl Engines {
         let left = self.deadline.saturating_duration_since(Instant::now());
         (left / u32::try_from(turns_left).unwrap_or(u32::MAX).max(1)).max(TURN_TIME_MIN)
     }
+}
 
-    fn nobody_did(&self, doing: &str, reasons: &[String], somebody_lives: bool) -> CliError {
-        let remedy = if somebody_lives { NOT_NOW_REMEDY } else { NOBODY_REMEDY };
-        let what = match reasons {
-            [only] => format!("{doing}: {only}"),
-            several => format!(
-                "{doing}: none of {} engines could: {}",
-                several.len(),
-                several.join("; ")
-            ),
-        };
-        CliError::new(Kind::Unavailable, what, remedy)
-    }
+fn nobody_did(doing: &str, round: &Round) -> CliError {
+    let remedy = if round.somebody_lives {
+        NOT_NOW_REMEDY
+    } else {
+        NOBODY_REMEDY
+    };
+    let what = match round.reasons.as_slice() {
+        [only] => format!("{doing}: {only}"),
+        several => format!(
+            "{doing}: none of {} engines could: {}",
+            several.len(),
+            several.join("; ")
+        ),
+    };
+    CliError::new(Kind::Unavailable, what, remedy)
 }
 
 const NOBODY_REMEDY: &str = "start an engine (`cairn dev --dir DIR` starts three), or name one that runs with --engine HOST:PORT or CAIRN_ENGINE";

@@ -15,6 +15,8 @@ pub enum Kind {
     Conflict,
     /// No engine answered, the cluster has no majority, or the time ran out.
     Unavailable,
+    /// The state of things does not allow it: no cluster yet, too few nodes, a disk that does not serve.
+    Precondition,
     /// It would destroy or disturb something: `--force` does it all the same.
     Refused,
 }
@@ -23,7 +25,7 @@ impl Kind {
     /// The process's exit code.
     pub const fn exit_code(self) -> u8 {
         match self {
-            Self::Failed => 1,
+            Self::Failed | Self::Precondition => 1,
             Self::Usage => 2,
             Self::NotFound => 3,
             Self::Conflict => 4,
@@ -40,7 +42,7 @@ impl Kind {
             Code::AlreadyExists | Code::Aborted => Self::Conflict,
             // Tonic reports an expired deadline of its own as cancelled.
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Self::Unavailable,
-            Code::FailedPrecondition => Self::Refused,
+            Code::FailedPrecondition => Self::Precondition,
             _ => Self::Failed,
         }
     }
@@ -121,7 +123,7 @@ mod tests {
             (Code::Unavailable, 5),
             (Code::DeadlineExceeded, 5),
             (Code::Cancelled, 5),
-            (Code::FailedPrecondition, 6),
+            (Code::FailedPrecondition, 1),
             (Code::Internal, 1),
             (Code::ResourceExhausted, 1),
             (Code::Unimplemented, 1),

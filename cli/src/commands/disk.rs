@@ -27,7 +27,7 @@ pub(super) async fn list(context: &Context, args: &ListArgs) -> Result<(), CliEr
             .flat_map(|node| node.disks)
             .collect(),
         // Engines that wait for a cluster know no others, but each knows its own disks.
-        Err(error) if error.kind != Kind::Unavailable => disks_of_each_engine(context).await?,
+        Err(error) if error.kind == Kind::Precondition => disks_of_each_engine(context).await?,
         Err(error) => return Err(error),
     };
     context.output.show(&DiskListView { disks })

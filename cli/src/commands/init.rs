@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cairn_api::control::{self, NodeInfo, NodeSpec};
 use cairn_api::ids::ClusterId;
+use tokio::time::Instant;
 use tonic::Response;
 
 use crate::client::Engines;
@@ -20,6 +21,8 @@ use crate::views::{ClusterView, InitView};
 const NAME_DEFAULT: &str = "cairn";
 /// Members of the meta group at most: five survive the loss of two, and more only make each decision slower.
 const META_MEMBERS_MAX: usize = 5;
+/// An election among engines that all run ends sooner; without a leader by then, one of them was told only half.
+const ELECTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// The pause between two looks at the new cluster.
 const POLL_PAUSE: Duration = Duration::from_millis(200);
 
@@ -28,15 +31,23 @@ const POLL_PAUSE: Duration = Duration::from_millis(200);
 struct Answer {
     address: String,
     node: NodeInfo,
-    /// The catalogue as this engine has it, if it belongs to a cluster and could tell.
-    catalogue: Option<control::Catalogue>,
+    /// The cluster it belongs to, as far as it knows it.
+    known: Option<Known>,
+}
+
+/// What an engine knows of its cluster: the catalogue once the cluster is founded, the plan it was told before that.
+#[derive(Clone, Debug)]
+struct Known {
+    cluster_id: String,
+    cluster_name: String,
+    nodes: Vec<NodeSpec>,
 }
 
 /// What is to be done.
 #[derive(Clone, PartialEq, Debug)]
 enum Plan {
-    /// All engines are members of one cluster, and it has no others.
-    Exists,
+    /// All engines have been told; only if they do not become a cluster by themselves must they be told again.
+    Wait(control::InitClusterRequest),
     /// Send this to every engine.
     Send(control::InitClusterRequest),
 }
@@ -49,20 +60,32 @@ pub(crate) async fn init(engines: &Engines, name: Option<&str>) -> Result<InitVi
     for address in engines.addresses() {
         answers.push(question(engines, address).await?);
     }
-    let plan = plan(&answers, name, ClusterId::random())?;
-    if let Plan::Send(request) = &plan {
-        for answer in &answers {
-            waiting.say(format!(
-                "telling {} about cluster {}",
-                answer.node.name, request.cluster_name
-            ));
-            tell(engines, answer, request).await?;
+    let request = match plan(&answers, name, ClusterId::random())? {
+        Plan::Send(request) => request,
+        Plan::Wait(request) => {
+            let leader_by = Instant::now() + ELECTION_TIME_MAX;
+            match wait_until_whole(engines, &answers, Some(leader_by), &waiting).await? {
+                Some(cluster) => {
+                    return Ok(InitView {
+                        created: false,
+                        cluster: ClusterView::new(&cluster),
+                    });
+                }
+                None => request,
+            }
         }
+    };
+    for answer in &answers {
+        waiting.say(format!(
+            "telling {} about cluster {}",
+            answer.node.name, request.cluster_name
+        ));
+        tell(engines, answer, &request).await?;
     }
-    let cluster = wait_until_whole(engines, &answers, &waiting).await?;
+    let cluster = wait_until_whole(engines, &answers, None, &waiting).await?;
     Ok(InitView {
-        created: matches!(plan, Plan::Send(_)),
-        cluster: ClusterView::new(&cluster),
+        created: true,
+        cluster: ClusterView::new(&cluster.unwrap_or_default()),
     })
 }
 
@@ -75,24 +98,29 @@ async fn question(engines: &Engines, address: &str) -> Result<Answer, CliError> 
                 .map(Response::into_inner)
         })
         .await?;
-    let mut catalogue = None;
+    let mut known = None;
     if !node.cluster_id.is_empty() {
-        // A cluster that is only half made may not be able to answer; the plan does without.
-        catalogue = engines
-            .ask(address, "cannot ask for the catalogue", async |client| {
+        // An engine that was told half-way may not be able to answer; the plan does without.
+        known = engines
+            .ask(address, "cannot ask for the cluster", async |client| {
                 client
-                    .get_catalogue(control::GetCatalogueRequest {})
+                    .get_cluster(control::GetClusterRequest {})
                     .await
                     .map(Response::into_inner)
             })
             .await
             .ok()
-            .filter(|catalogue| !catalogue.nodes.is_empty());
+            .filter(|cluster| !cluster.nodes.is_empty())
+            .map(|cluster| Known {
+                cluster_id: cluster.cluster_id,
+                cluster_name: cluster.cluster_name,
+                nodes: cluster.nodes.into_iter().filter_map(|node| node.spec).collect(),
+            });
     }
     Ok(Answer {
         address: address.to_owned(),
         node,
-        catalogue,
+        known,
     })
 }
 
@@ -107,32 +135,32 @@ fn plan(answers: &[Answer], name: Option<&str>, fresh: ClusterId) -> Result<Plan
     if clusters.len() > 1 {
         return Err(two_clusters(answers));
     }
-    let known = answers.iter().find_map(|answer| answer.catalogue.as_ref());
-    if let Some(catalogue) = known {
-        refuse_other_members(answers, catalogue)?;
-        refuse_other_name(name, catalogue)?;
+    let known = answers.iter().find_map(|answer| answer.known.as_ref());
+    if let Some(known) = known {
+        refuse_other_members(answers, known)?;
+        refuse_other_name(name, known)?;
     }
     let outside: Vec<&Answer> = answers
         .iter()
         .filter(|answer| answer.node.cluster_id.is_empty())
         .collect();
-    if outside.is_empty() && known.is_some() {
-        return Ok(Plan::Exists);
-    }
-    for answer in outside {
+    for answer in &outside {
         refuse_diskless(answer)?;
     }
-    let specs = known.map_or_else(|| specs(answers), |catalogue| catalogue.nodes.clone());
-    Ok(Plan::Send(control::InitClusterRequest {
+    let request = control::InitClusterRequest {
         cluster_id: clusters
             .first()
             .map_or_else(|| fresh.to_string(), |id| (*id).to_owned()),
-        cluster_name: known.map_or_else(
-            || name.unwrap_or(NAME_DEFAULT).to_owned(),
-            |catalogue| catalogue.cluster_name.clone(),
-        ),
-        nodes: specs,
-    }))
+        cluster_name: known
+            .map_or(name.unwrap_or(NAME_DEFAULT), |known| &known.cluster_name)
+            .to_owned(),
+        nodes: known.map_or_else(|| specs(answers), |known| known.nodes.clone()),
+    };
+    Ok(if outside.is_empty() {
+        Plan::Wait(request)
+    } else {
+        Plan::Send(request)
+    })
 }
 
 fn refuse_twins(answers: &[Answer]) -> Result<(), CliError> {
@@ -184,16 +212,16 @@ fn two_clusters(answers: &[Answer]) -> CliError {
 }
 
 fn cluster_words(answer: &Answer) -> String {
-    match &answer.catalogue {
-        Some(catalogue) => format!("cluster '{}' ({})", catalogue.cluster_name, answer.node.cluster_id),
+    match &answer.known {
+        Some(known) => format!("cluster '{}' ({})", known.cluster_name, answer.node.cluster_id),
         None => format!("cluster {}", answer.node.cluster_id),
     }
 }
 
 /// Init makes clusters and finishes making them; it does not add nodes to one that is whole.
-fn refuse_other_members(answers: &[Answer], catalogue: &control::Catalogue) -> Result<(), CliError> {
-    let members: BTreeSet<&str> = catalogue.nodes.iter().map(|node| node.node_id.as_str()).collect();
-    let cluster = format!("cluster '{}' ({})", catalogue.cluster_name, catalogue.cluster_id);
+fn refuse_other_members(answers: &[Answer], known: &Known) -> Result<(), CliError> {
+    let members: BTreeSet<&str> = known.nodes.iter().map(|node| node.node_id.as_str()).collect();
+    let cluster = format!("cluster '{}' ({})", known.cluster_name, known.cluster_id);
     if let Some(stranger) = answers
         .iter()
         .find(|answer| !members.contains(answer.node.node_id.as_str()))
@@ -212,7 +240,7 @@ fn refuse_other_members(answers: &[Answer], catalogue: &control::Catalogue) -> R
         ));
     }
     let named: BTreeSet<&str> = answers.iter().map(|answer| answer.node.node_id.as_str()).collect();
-    let absent: Vec<String> = catalogue
+    let absent: Vec<String> = known
         .nodes
         .iter()
         .filter(|node| !named.contains(node.node_id.as_str()))
@@ -231,13 +259,13 @@ fn refuse_other_members(answers: &[Answer], catalogue: &control::Catalogue) -> R
     ))
 }
 
-fn refuse_other_name(name: Option<&str>, catalogue: &control::Catalogue) -> Result<(), CliError> {
+fn refuse_other_name(name: Option<&str>, known: &Known) -> Result<(), CliError> {
     match name {
-        Some(name) if name != catalogue.cluster_name => Err(CliError::new(
+        Some(name) if name != known.cluster_name => Err(CliError::new(
             Kind::Conflict,
             format!(
                 "the engines belong to cluster '{}' already, not to '{name}'",
-                catalogue.cluster_name
+                known.cluster_name
             ),
             "leave --name out, or give the name it has",
         )),
@@ -341,43 +369,45 @@ async fn tell(engines: &Engines, answer: &Answer, request: &control::InitCluster
         })
 }
 
+/// Waits until the meta group leads and every node answers. `None` if there is no leader by `leader_by`.
 async fn wait_until_whole(
     engines: &Engines,
     answers: &[Answer],
+    leader_by: Option<Instant>,
     waiting: &Waiting,
-) -> Result<control::ClusterStatus, CliError> {
+) -> Result<Option<control::ClusterStatus>, CliError> {
     let names: Vec<&str> = answers.iter().map(|answer| answer.node.name.as_str()).collect();
     loop {
         // The cluster may need a moment before it can answer at all, so a refusal is only reported when time is up.
-        let state = engines
-            .call("cannot ask for the new cluster's status", async |client| {
+        let status = engines
+            .call("cannot ask for the cluster's status", async |client| {
                 client
                     .get_cluster(control::GetClusterRequest {})
                     .await
                     .map(Response::into_inner)
             })
             .await;
-        let missing = match &state {
-            Ok(cluster) => missing_for_whole(cluster, &names),
-            Err(error) => Some(error.what.clone()),
-        };
-        match (missing, state) {
-            (None, Ok(cluster)) => return Ok(cluster),
-            (missing, _) => {
-                let missing = missing.unwrap_or_default();
-                if engines.is_over() {
-                    return Err(CliError::new(
-                        Kind::Unavailable,
-                        format!(
-                            "the cluster is made but not whole within {:?}: {missing}",
-                            engines.timeout()
-                        ),
-                        "see the engines' logs; the same command goes on waiting",
-                    ));
+        let missing = match status {
+            Ok(cluster) => match missing_for_whole(&cluster, &names) {
+                None => return Ok(Some(cluster)),
+                Some(_) if cluster.meta_leader.is_empty() && leader_by.is_some_and(|by| Instant::now() >= by) => {
+                    return Ok(None);
                 }
-                waiting.say(missing);
-            }
+                Some(missing) => missing,
+            },
+            Err(error) => error.what,
+        };
+        if engines.is_over() {
+            return Err(CliError::new(
+                Kind::Unavailable,
+                format!(
+                    "the cluster is made but not whole within {:?}: {missing}",
+                    engines.timeout()
+                ),
+                "see the engines' logs; the same command goes on waiting",
+            ));
         }
+        waiting.say(missing);
         tokio::time::sleep(POLL_PAUSE).await;
     }
 }

@@ -46,23 +46,19 @@ impl Context {
     pub(crate) async fn node_names(&self) -> NodeNames {
         let catalogue = self
             .engines
-            .call("cannot ask for the catalogue", async |client| {
+            .glance(async |client| {
                 client
                     .get_catalogue(control::GetCatalogueRequest {})
                     .await
                     .map(tonic::Response::into_inner)
             })
-            .await;
-        catalogue.map_or_else(
-            |_| NodeNames::new(),
-            |catalogue| {
-                catalogue
-                    .nodes
-                    .into_iter()
-                    .map(|node| (node.node_id, node.name))
-                    .collect()
-            },
-        )
+            .await
+            .unwrap_or_default();
+        catalogue
+            .nodes
+            .into_iter()
+            .map(|node| (node.node_id, node.name))
+            .collect()
     }
 }
 

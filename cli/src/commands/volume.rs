@@ -141,12 +141,10 @@ pub(super) async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), C
             client.delete_volume(request.clone()).await.map(Response::into_inner)
         })
         .await;
-    deleted.map_err(|error| match error.kind {
-        Kind::Refused if !args.force => error.with_remedy(format!(
-            "disconnect its clients and `cairn volume detach {name}`, or delete it with --force"
-        )),
-        _ => list_volumes_remedy(error),
-    })?;
+    if let Err(error) = deleted {
+        let remedy = format!("disconnect its clients and `cairn volume detach {name}`, or delete it with --force");
+        return Err(explain(context, error, name, args.force, &remedy).await);
+    }
     if !args.no_wait {
         wait_until_gone(context, name).await?;
     }
@@ -154,6 +152,20 @@ pub(super) async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), C
         name: name.clone(),
         complete: !args.no_wait,
     })
+}
+
+/// Says of a refused deletion or detachment whether force would help: if the volume is there, it is the volume's state that
+/// the engine minds, and that is what `--force` is for.
+async fn explain(context: &Context, error: CliError, name: &str, forced: bool, remedy: &str) -> CliError {
+    if error.kind != Kind::Precondition || forced || get(context, name).await.is_err() {
+        return list_volumes_remedy(error);
+    }
+    // The engine may have named the way out already.
+    let remedy = if error.what.contains("--force") { "" } else { remedy };
+    CliError {
+        kind: Kind::Refused,
+        ..error.with_remedy(remedy)
+    }
 }
 
 async fn wait_until_gone(context: &Context, name: &str) -> Result<(), CliError> {
@@ -186,22 +198,22 @@ pub(super) async fn detach(context: &Context, args: &DetachArgs) -> Result<(), C
         name: name.clone(),
         force: args.force,
     };
-    let reply = context
+    let detached = context
         .engines
         .call(&format!("cannot detach volume '{name}'"), async |client| {
             client.detach_volume(request.clone()).await.map(Response::into_inner)
         })
-        .await
-        .map_err(|error| match error.kind {
-            Kind::Refused if !args.force => error.with_remedy(
-                "disconnect its clients first, or fence them with --force: their writes fail from then on",
-            ),
-            _ => list_volumes_remedy(error),
-        })?;
-    context.output.show(&DetachedView {
-        name: name.clone(),
-        epoch: reply.epoch,
-    })
+        .await;
+    match detached {
+        Ok(reply) => context.output.show(&DetachedView {
+            name: name.clone(),
+            epoch: reply.epoch,
+        }),
+        Err(error) => {
+            let remedy = "disconnect its clients first, or fence them with --force: their writes fail from then on";
+            Err(explain(context, error, name, args.force, remedy).await)
+        }
+    }
 }
 
 /// `cairn volume export`.

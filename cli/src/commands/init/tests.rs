@@ -26,19 +26,17 @@ fn answer(name: &str, cluster_id: &str) -> Answer {
     Answer {
         address: format!("{name}:7400"),
         node,
-        catalogue: None,
+        known: None,
     }
 }
 
 fn member(name: &str, all: &[&str]) -> Answer {
     let mut answer = answer(name, "c1");
     let others: Vec<Answer> = all.iter().map(|name| self::answer(name, "")).collect();
-    answer.catalogue = Some(control::Catalogue {
+    answer.known = Some(Known {
         cluster_id: "c1".to_owned(),
         cluster_name: "lab".to_owned(),
-        revision: 1,
         nodes: specs(&others),
-        volumes: Vec::new(),
     });
     answer
 }
@@ -89,7 +87,7 @@ fn a_half_made_cluster_is_finished_under_its_id_and_with_its_request() {
         (request.cluster_id.as_str(), request.cluster_name.as_str()),
         ("c1", "lab")
     );
-    assert_eq!(request.nodes, answers[1].catalogue.as_ref().unwrap().nodes);
+    assert_eq!(request.nodes, answers[1].known.as_ref().unwrap().nodes);
 }
 
 #[test]
@@ -108,9 +106,13 @@ fn a_half_made_cluster_that_cannot_tell_its_members_is_finished_too() {
 }
 
 #[test]
-fn a_whole_cluster_is_left_alone() {
+fn a_cluster_whose_members_were_all_told_is_waited_for() {
     let answers = [member("a", &["a", "b"]), member("b", &["a", "b"])];
-    assert_eq!(plan_of(&answers, Some("lab")), Ok(Plan::Exists));
+    let plan = plan_of(&answers, Some("lab"));
+    assert!(
+        matches!(&plan, Ok(Plan::Wait(request)) if request.nodes.len() == 2),
+        "{plan:?}"
+    );
 }
 
 #[test]
