@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 
 const BLOCK: usize = 4096;
 /// Where the chain value before stands.
-const PREVIOUS_CHAIN: std::ops::Range<usize> = 64..72;
+const PREVIOUS_CHAIN: std::ops::Range<usize> = 72..80;
 
 fuzz_target!(|data: &[u8]| {
     let _ = frame::decode(&Bytes::copy_from_slice(data));
@@ -15,7 +15,8 @@ fuzz_target!(|data: &[u8]| {
     let mut header = data.to_vec();
     header.resize(header.len().clamp(1, 16 * BLOCK).next_multiple_of(BLOCK), 0);
     header[..8].copy_from_slice(b"CAIRNFRM");
-    header[20..24].copy_from_slice(&((header.len() / BLOCK) as u32).to_le_bytes());
+    let blocks = (header.len() / BLOCK) as u32;
+    header[20..24].copy_from_slice(&blocks.to_le_bytes());
     let crc = crc32c::crc32c(&header[16..]);
     let linked = crc32c::crc32c_append(crc32c::crc32c(&header[PREVIOUS_CHAIN]), &crc.to_le_bytes());
     header[8..12].copy_from_slice(&crc.to_le_bytes());
