@@ -178,6 +178,51 @@ fn detach_through(cluster: &mut Cluster, node: usize, spec: &GroupSpec) {
 }
 
 #[test]
+fn writes_behind_a_detachment_in_the_log_are_refused_when_applied() {
+    // Disks so slow that writes of the old epoch are proposed behind the detachment before the leader has applied it.
+    let mut fenced = 0;
+    for seed in 343..349 {
+        let (mut cluster, spec) = cluster(seed);
+        let old = cluster.open(0, &spec);
+        assert_eq!(cluster.call(0, old, write(0, 1)), Ok(BlockReply::Done));
+        for node in &mut cluster.nodes {
+            node.write_latency = Some((30 * MILLISECOND, 31 * MILLISECOND));
+        }
+        let mut tags: Vec<_> = Vec::new();
+        let id = cluster.start_command(
+            1,
+            Command::Detach {
+                spec: spec.clone(),
+                force: true,
+            },
+        );
+        while !cluster.nodes[1].command_replies.contains_key(&id) {
+            tags.push(cluster.submit(0, old, write(1 + tags.len() as u64, 9)));
+            cluster.run(Duration::from_millis(1));
+            assert!(tags.len() < 250, "seed {seed}: no reply to the detachment");
+        }
+        let device = cluster.open(2, &spec);
+        let all = BlockOp::Read {
+            offset: 0,
+            length: 256 * 4096,
+        };
+        let first = read_bytes(cluster.call(2, device, all.clone()));
+        cluster.run(Duration::from_secs(2));
+        let later = read_bytes(cluster.call(2, device, all));
+        assert!(first == later, "seed {seed}: a write landed behind the detachment");
+        for (block, tag) in (1..).zip(tags) {
+            let is_there = later[block * 4096] == 9;
+            match cluster.take_reply(0, old, tag) {
+                Some(Ok(BlockReply::Done)) => assert!(is_there),
+                Some(Err(BlockError::Fenced { .. })) => fenced += 1,
+                other => panic!("seed {seed}, block {block}: {other:?}"),
+            }
+        }
+    }
+    assert!(fenced > 20, "only {fenced} writes were fenced: the test shows little");
+}
+
+#[test]
 fn an_unaligned_write_reads_its_edges_under_the_attachment() {
     // The second gateway's write of one sector waits for the attachment. Until it has it, the holder writes another
     // sector of the same block: that write must not be undone by edges that were read too early.

@@ -268,13 +268,8 @@ impl History {
                 sector.base = value;
                 sector.possible.retain(|possible| possible.op != landed.op);
             }
-            Some(_) => {
-                // One of several zeroings, or a zeroing of zeros: which one stays open.
-                if sector.base != value {
-                    sector.base = value;
-                }
-                return;
-            }
+            // Zeros carry no stamp: they may be older than the zeroing that is possible. Nothing is decided.
+            Some(_) => return,
             None if sector.base != value => return,
             None => {}
         }
