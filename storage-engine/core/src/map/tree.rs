@@ -299,12 +299,15 @@ impl Tree {
         self.check(lba, blocks.max(1));
         let range = lba.0..lba.0 + blocks;
         let nodes = range.start / NODE_SLOTS..range.end.div_ceil(NODE_SLOTS);
-        let leaves = self.root.range(nodes).flat_map(|(number, node)| {
+        // Only the leaves of the range: a read of one block must not walk its whole node.
+        let wanted_leaves = range.start / LEAF_SLOTS..range.end.div_ceil(LEAF_SLOTS);
+        let leaves = self.root.range(nodes).flat_map(move |(number, node)| {
             let first = number * NODE_LEAVES;
-            node.leaves
-                .iter()
-                .zip(first..)
-                .filter_map(|(leaf, number)| Some((number, leaf.as_deref()?)))
+            let place = |leaf: u64| leaf_index(leaf.clamp(first, first + NODE_LEAVES) - first);
+            let inside = place(wanted_leaves.start)..place(wanted_leaves.end);
+            let numbers = first + inside.start as u64..;
+            let leaves = node.leaves[inside].iter().zip(numbers);
+            leaves.filter_map(|(leaf, number)| Some((number, leaf.as_deref()?)))
         });
         let wanted = range.clone();
         let spans = leaves.flat_map(move |(number, leaf)| spans_of_leaf(number, leaf, &wanted));
@@ -371,6 +374,12 @@ fn leaf_ranges(range: Range<u64>) -> impl Iterator<Item = (u64, Range<usize>)> {
 /// The leaf of a block, and its slot there.
 fn place(block: u64) -> (u64, usize) {
     (block / LEAF_SLOTS, slot_index(block % LEAF_SLOTS))
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "at most NODE_LEAVES")]
+fn leaf_index(leaf: u64) -> usize {
+    assert!(leaf <= NODE_LEAVES, "leaf {leaf} is not in a node");
+    leaf as usize
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "at most 512")]
