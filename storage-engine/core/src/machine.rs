@@ -460,6 +460,7 @@ impl Running {
         let mut writes: Vec<LogWrite> = Vec::new();
         let Shared { log, io, .. } = &mut self.shared;
         log.compose(&mut || io.next(), &mut writes);
+        let is_any_composed = !writes.is_empty();
         for write in writes {
             for placed in &write.placed {
                 if let Some(group) = self.groups.get_mut(&placed.group) {
@@ -471,8 +472,9 @@ impl Running {
             self.shared.measured(Stage::Queue, since);
             self.shared.effects.push(Effect::Write { io: write.io, offset: write.offset, buffers: write.buffers });
         }
-        if !self.shared.log.has_queued() {
-            self.shared.queued_since = None;
+        if is_any_composed {
+            // What is left was not the oldest: its wait is counted from here, at most one frame's time too late.
+            self.shared.queued_since = self.shared.log.has_queued().then_some(self.shared.now);
         }
     }
 
