@@ -22,8 +22,10 @@ pub(crate) type Client = ControlClient<Channel>;
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// The longest wait for one connection: on any network worth storing over, a live engine accepts far sooner.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-/// The shortest time an engine is given, so that the last of many is not asked with no time left.
-const TURN_TIME_MIN: Duration = Duration::from_millis(100);
+/// How often a waiting request asks whether its engine is still there; more often if there is little time.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// An engine that answers no ping for so long is stopped or cut off; one that is merely busy with a request still does.
+const PING_TIME_MAX: Duration = Duration::from_secs(3);
 /// The pause before engines that answered "not now" are asked again: a meta election takes about a second.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
@@ -37,8 +39,10 @@ pub(crate) struct Engines {
 
 /// Why one engine did not do what was asked.
 enum Attempt {
-    /// It could not be reached, or said nothing in time.
+    /// It could not be reached, or does not answer pings.
     Silent(String),
+    /// It works on it still, for all we know, but the command's time is over.
+    OutOfTime(String),
     /// It answered that it cannot now: no leader, or no majority.
     NotNow(String),
     /// It answered no.
@@ -52,6 +56,8 @@ struct Round {
     reasons: Vec<String>,
     /// Whether one of them answered at all.
     somebody_lives: bool,
+    /// Whether the command's time ran out while an engine was being asked.
+    cut_short: bool,
     /// An engine's final no.
     refusal: Option<Status>,
 }
@@ -88,6 +94,7 @@ impl Engines {
         request: impl AsyncFn(&mut Client) -> Result<T, Status>,
     ) -> Result<T, CliError> {
         let mut waiting: Option<Waiting> = None;
+        let mut earlier: Option<Round> = None;
         loop {
             let round = match self.round(&request).await {
                 Ok(answer) => return Ok(answer),
@@ -97,10 +104,12 @@ impl Engines {
                 return Err(CliError::of_status(doing, &status));
             }
             if !round.somebody_lives || Instant::now() + RETRY_PAUSE >= self.deadline {
-                return Err(nobody_did(doing, &round));
+                // A round that the deadline cut short says less than the whole one before it.
+                return Err(nobody_did(doing, &earlier.filter(|_| round.cut_short).unwrap_or(round)));
             }
             // An engine lives but has no leader to ask: elections end, so this is worth waiting for.
             waiting.get_or_insert_with(Waiting::start).say(round.reasons.join("; "));
+            earlier = Some(round);
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
@@ -113,14 +122,22 @@ impl Engines {
     /// Asks each engine once, until one answers for good.
     async fn round<T>(&self, request: &impl AsyncFn(&mut Client) -> Result<T, Status>) -> Result<T, Round> {
         let mut round = Round::default();
-        for (turn, address) in self.addresses.iter().enumerate() {
-            match attempt(address, self.turn_time(self.addresses.len() - turn), request).await {
+        for address in &self.addresses {
+            if round.cut_short {
+                round.reasons.push(format!("{address}: not asked, the time was over"));
+                continue;
+            }
+            match attempt(address, self.time_left(), request).await {
                 Ok(answer) => return Ok(answer),
                 Err(Attempt::Refused(status)) => {
                     round.refusal = Some(status);
                     break;
                 }
                 Err(Attempt::Silent(reason)) => round.reasons.push(format!("{address}: {reason}")),
+                Err(Attempt::OutOfTime(reason)) => {
+                    round.cut_short = true;
+                    round.reasons.push(format!("{address}: {reason}"));
+                }
                 Err(Attempt::NotNow(reason)) => {
                     round.somebody_lives = true;
                     round.reasons.push(format!("{address}: {reason}"));
@@ -137,7 +154,7 @@ impl Engines {
         doing: &str,
         request: impl AsyncFn(&mut Client) -> Result<T, Status>,
     ) -> Result<T, CliError> {
-        attempt(address, self.turn_time(1), &request)
+        attempt(address, self.time_left(), &request)
             .await
             .map_err(|failure| match failure {
                 Attempt::Refused(status) => CliError::of_status(doing, &status),
@@ -146,7 +163,7 @@ impl Engines {
                     format!("{doing}: {address}: {reason}"),
                     NOBODY_REMEDY,
                 ),
-                Attempt::NotNow(reason) => CliError::new(
+                Attempt::NotNow(reason) | Attempt::OutOfTime(reason) => CliError::new(
                     Kind::Unavailable,
                     format!("{doing}: {address}: {reason}"),
                     NOT_NOW_REMEDY,
@@ -154,15 +171,15 @@ impl Engines {
             })
     }
 
-    /// An equal share of the time that is left.
-    fn turn_time(&self, turns_left: usize) -> Duration {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        (left / u32::try_from(turns_left).unwrap_or(u32::MAX).max(1)).max(TURN_TIME_MIN)
+    /// What is left of the time. Each engine may take all of it: one that stays silent is found out by pings, and one that
+    /// works on the request should not be disturbed.
+    fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 }
 
 fn nobody_did(doing: &str, round: &Round) -> CliError {
-    let remedy = if round.somebody_lives {
+    let remedy = if round.somebody_lives || round.cut_short {
         NOT_NOW_REMEDY
     } else {
         NOBODY_REMEDY
@@ -188,28 +205,32 @@ async fn attempt<T>(
     request: &impl AsyncFn(&mut Client) -> Result<T, Status>,
 ) -> Result<T, Attempt> {
     let deadline = Instant::now() + time;
-    let mut client = connect(address, time.min(CONNECT_TIME_MAX))
-        .await
-        .map_err(Attempt::Silent)?;
+    let mut client = connect(address, time).await.map_err(Attempt::Silent)?;
     match tokio::time::timeout_at(deadline, request(&mut client)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(status)) => Err(match status.code() {
             // A connection that broke half-way is reported as `Unavailable` too, with its cause as the source.
-            Code::Unavailable if status.source().is_some() => Attempt::Silent(root_cause(&status)),
+            Code::Unavailable if status.source().is_some() => Attempt::Silent(match root_cause(&status) {
+                cause if cause.contains("timed out") => "no answer to pings: it is stopped or cut off".to_owned(),
+                cause => cause,
+            }),
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
                 Attempt::NotNow(status.message().to_owned())
             }
             _ => Attempt::Refused(status),
         }),
-        Err(_) => Err(Attempt::Silent(format!("no answer within {}", Seconds(time)))),
+        Err(_) => Err(Attempt::OutOfTime(format!("no answer within {}", Seconds(time)))),
     }
 }
 
-async fn connect(address: &str, time: Duration) -> Result<Client, String> {
+async fn connect(address: &str, time_left: Duration) -> Result<Client, String> {
+    let time = time_left.min(CONNECT_TIME_MAX);
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| format!("not an address: {}", root_cause(&error)))?
         .connect_timeout(time)
-        .tcp_nodelay(true);
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_INTERVAL.min(time_left / 8))
+        .keep_alive_timeout(PING_TIME_MAX.min(time_left / 4));
     // The outer time limit also covers a peer that accepts the connection and never speaks.
     match tokio::time::timeout(time, endpoint.connect()).await {
         Ok(Ok(channel)) => Ok(Client::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)),

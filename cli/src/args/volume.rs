@@ -52,7 +52,7 @@ pub struct NameArgs {
 /// Arguments of `cairn volume create`.
 #[derive(Args, Debug, Clone)]
 pub struct CreateArgs {
-    /// What to call the volume: a-z, 0-9 and hyphens, at most 63 characters
+    /// What to call the volume: 1 to 253 of a-z, 0-9, '-', '.' and '_'
     pub name: String,
     /// Its capacity, a multiple of 4KiB; space is only taken by what is written
     #[arg(long, value_parser = parse_size)]

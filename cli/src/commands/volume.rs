@@ -66,7 +66,11 @@ pub(crate) async fn wait_until_ready(context: &Context, volume: control::Volume)
             ));
         }
         tokio::time::sleep(POLL_PAUSE).await;
-        volume = get(context, &volume.name).await?;
+        match get(context, &volume.name).await {
+            // Time that runs out in the middle of a look is reported above, with what was seen last.
+            Err(_) if context.engines.is_over() => {}
+            look => volume = look?,
+        }
     }
     Ok(volume)
 }
@@ -171,12 +175,12 @@ async fn explain(context: &Context, error: CliError, name: &str, forced: bool, r
 async fn wait_until_gone(context: &Context, name: &str) -> Result<(), CliError> {
     let waiting = Waiting::start();
     loop {
-        let volume = match get(context, name).await {
+        match get(context, name).await {
             Err(error) if error.kind == Kind::NotFound => return Ok(()),
-            result => result?,
-        };
-        let left = volume.replicas.len();
-        waiting.say(format!("volume {name}: {left} replicas are left to drop"));
+            Ok(_) => waiting.say(format!("volume {name}: its replicas are being dropped")),
+            Err(_) if context.engines.is_over() => {}
+            Err(error) => return Err(error),
+        }
         if context.engines.is_over() {
             return Err(CliError::new(
                 Kind::Unavailable,
