@@ -153,7 +153,7 @@ fn five_replicas_work() {
     load.run(&mut cluster, SECOND);
     cluster.crash(0);
     cluster.crash(1);
-    load.run(&mut cluster, 6 * SECOND);
+    load.run(&mut cluster, 3 * SECOND);
     cluster.start(0);
     cluster.start(1);
     load.drain(&mut cluster, 20 * SECOND);

@@ -102,9 +102,9 @@ fn soak(seed: u64) -> u64 {
     let spec = cluster.spec(VOLUME, rng.between(40, 600), 3);
     cluster.create(&spec);
     let mut load = Workload::new(spec.clone(), seed);
-    for _ in 0..rng.between(6, 16) {
+    for _ in 0..rng.between(4, 10) {
         reopen(&mut cluster, &mut load, &mut rng);
-        load.run(&mut cluster, rng.between(20, 1500) * MILLISECOND);
+        load.run(&mut cluster, rng.between(20, 900) * MILLISECOND);
         disturb(&mut cluster, &mut load, &mut rng);
     }
     // All faults end: the volume must serve again, and all replicas become equal.

@@ -86,7 +86,7 @@ impl SimDisk {
 
     pub fn read(&self, offset: u64, length: u32) -> Result<Bytes, DiskFault> {
         assert!(
-            offset % PAGE as u64 == 0 && length as usize % PAGE == 0 && length > 0,
+            offset.is_multiple_of(PAGE as u64) && (length as usize).is_multiple_of(PAGE) && length > 0,
             "a read that is not aligned"
         );
         if self.failed {

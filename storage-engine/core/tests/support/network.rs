@@ -70,7 +70,10 @@ impl Link {
 
     /// The next parcel, if it has arrived.
     pub fn receive(&mut self, now: u64) -> Option<Parcel> {
-        let parcel = self.socket.pop_front_if(|parcel| parcel.arrives_at <= now)?;
+        if self.socket.front()?.arrives_at > now {
+            return None;
+        }
+        let parcel = self.socket.pop_front()?;
         self.socket_bytes -= parcel.bytes.len();
         Some(parcel)
     }

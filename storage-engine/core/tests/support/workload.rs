@@ -115,10 +115,10 @@ impl Workload {
         if cluster.nodes[client.node].life == client.life {
             cluster.close(client.node, client.device);
         }
-        self.bury(cluster.now, client);
+        self.bury(cluster.now, &client);
     }
 
-    fn bury(&mut self, now: u64, client: Client) {
+    fn bury(&mut self, now: u64, client: &Client) {
         for request in &client.requests {
             if let Kind::Read(op) = request.kind {
                 self.history.forget_read(op);
@@ -136,7 +136,7 @@ impl Workload {
             });
         self.clients = alive;
         for client in dead {
-            self.bury(cluster.now, client);
+            self.bury(cluster.now, &client);
         }
     }
 
@@ -210,7 +210,6 @@ impl Workload {
                 let bytes = read_bytes(reply);
                 let values: Vec<u64> = request
                     .sectors
-                    .clone()
                     .zip(bytes.chunks(SECTOR))
                     .map(|(place, sector)| content::check(sector, place))
                     .collect();

@@ -1,0 +1,236 @@
+//! What a control plane and frontends do with the cluster, and what is compared when it is quiet.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_api::block::{BlockOp, BlockReply, DeviceInfo, ReadPiece, Tag};
+use cairn_api::ids::{GroupId, ReplicaId};
+use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE, Lba};
+use cairn_core::event::{
+    Command, CommandError, CommandId, CommandReply, DeviceId, Event, GroupSpec, GroupStatus, Member,
+};
+use cairn_core::map::Run;
+
+use super::{Cluster, disk_id, node_id};
+use crate::support::node::DeviceResult;
+
+impl Cluster {
+    fn next_name(&mut self) -> u64 {
+        self.names_last += 1;
+        self.names_last
+    }
+
+    /// A volume (or, of size 0, a meta group) with a replica on each of the first `members` nodes.
+    pub fn spec(&self, group: GroupId, size_blocks: u64, members: usize) -> GroupSpec {
+        let member = |number| Member {
+            replica: ReplicaId(number as u64 + 1),
+            node: node_id(number),
+            disk: disk_id(number),
+        };
+        GroupSpec {
+            group,
+            size_blocks,
+            members: (0..members).map(member).collect(),
+        }
+    }
+
+    pub fn start_command(&mut self, number: usize, command: Command) -> CommandId {
+        let id = CommandId(self.next_name());
+        self.deliver(number, Event::Command { id, command });
+        id
+    }
+
+    pub fn command(&mut self, number: usize, command: Command) -> Result<CommandReply, CommandError> {
+        let id = self.start_command(number, command);
+        let replied = self.run_until(Duration::from_secs(30), |cluster| {
+            cluster.nodes[number].command_replies.contains_key(&id)
+        });
+        assert!(replied, "no reply to a command of node {number} within 30 s");
+        self.nodes[number].command_replies.remove(&id).unwrap()
+    }
+
+    /// Makes a group on all its members, and waits until it has a leader that all of them know.
+    pub fn create(&mut self, spec: &GroupSpec) {
+        self.settle_start();
+        for member in &spec.members {
+            let number = self.number_of(member.disk);
+            assert_eq!(
+                self.command(number, Command::CreateGroup(spec.clone())),
+                Ok(CommandReply::Done)
+            );
+        }
+        self.await_leader(spec.group, Duration::from_secs(10));
+    }
+
+    /// Waits until all running cores have recovered.
+    pub fn settle_start(&mut self) {
+        let settled = self.run_until(Duration::from_secs(30), |cluster| {
+            cluster
+                .nodes
+                .iter()
+                .all(|node| !node.is_running() || node.recovered.is_some())
+        });
+        assert!(settled, "a core does not recover");
+    }
+
+    /// The running node that says it leads the group, if it is only one.
+    pub fn leader(&self, group: GroupId) -> Option<usize> {
+        let leaders: Vec<usize> = (0..self.nodes.len())
+            .filter(|number| self.nodes[*number].leads(group))
+            .collect();
+        if let [leader] = leaders[..] { Some(leader) } else { None }
+    }
+
+    pub fn await_leader(&mut self, group: GroupId, limit: Duration) -> usize {
+        let found = self.run_until(limit, |cluster| cluster.leader(group).is_some());
+        assert!(found, "no leader of group {group} within {limit:?}");
+        self.leader(group).unwrap()
+    }
+
+    pub fn status(&mut self, number: usize, group: GroupId) -> GroupStatus {
+        match self.command(number, Command::Inspect) {
+            Ok(CommandReply::Groups(groups)) => groups
+                .into_iter()
+                .find(|status| status.spec.group == group)
+                .unwrap_or_else(|| panic!("node {number} has no group {group}")),
+            other => panic!("node {number} cannot be inspected: {other:?}"),
+        }
+    }
+
+    pub fn open(&mut self, number: usize, spec: &GroupSpec) -> DeviceId {
+        let device = DeviceId(self.next_name());
+        let info = DeviceInfo {
+            name: format!("volume-{}", spec.group),
+            description: String::new(),
+            size_bytes: spec.size_blocks * 4096,
+            read_only: false,
+        };
+        self.nodes[number].open_devices.insert(device);
+        self.deliver(
+            number,
+            Event::OpenDevice {
+                device,
+                spec: spec.clone(),
+                info,
+            },
+        );
+        device
+    }
+
+    pub fn close(&mut self, number: usize, device: DeviceId) {
+        self.nodes[number].open_devices.remove(&device);
+        self.deliver(number, Event::CloseDevice(device));
+    }
+
+    pub fn submit(&mut self, number: usize, device: DeviceId, op: BlockOp) -> Tag {
+        let tag = Tag(self.next_name());
+        self.deliver(number, Event::Device { device, tag, op });
+        tag
+    }
+
+    pub fn take_reply(&mut self, number: usize, device: DeviceId, tag: Tag) -> Option<DeviceResult> {
+        self.nodes[number].replies.remove(&(device, tag))
+    }
+
+    /// A request and its reply, within `limit`.
+    pub fn call_within(
+        &mut self,
+        number: usize,
+        device: DeviceId,
+        op: BlockOp,
+        limit: Duration,
+    ) -> Option<DeviceResult> {
+        let tag = self.submit(number, device, op);
+        self.run_until(limit, |cluster| {
+            cluster.nodes[number].replies.contains_key(&(device, tag))
+        });
+        self.take_reply(number, device, tag)
+    }
+
+    pub fn call(&mut self, number: usize, device: DeviceId, op: BlockOp) -> DeviceResult {
+        let what = format!("{op:?}").chars().take(80).collect::<String>();
+        let limit = Duration::from_secs(60);
+        self.call_within(number, device, op, limit)
+            .unwrap_or_else(|| panic!("no reply to {what} within {limit:?}"))
+    }
+
+    /// Waits until every running member holds the same log, all of it applied; then checks that all hold the same data.
+    pub fn quiesce(&mut self, spec: &GroupSpec) {
+        let members: Vec<usize> = spec.members.iter().map(|member| self.number_of(member.disk)).collect();
+        for _ in 0..600 {
+            self.run(Duration::from_millis(100));
+            let running: Vec<usize> = members
+                .iter()
+                .copied()
+                .filter(|n| self.nodes[*n].is_running())
+                .collect();
+            let states: Vec<GroupStatus> = running.iter().map(|number| self.status(*number, spec.group)).collect();
+            let first = &states[0];
+            let level = states.iter().all(|state| {
+                (state.last, state.applied, state.committed) == (first.last, first.last, first.last)
+                    && state.leader.is_some()
+            });
+            if level {
+                self.check_equal(spec.group, &running, &states);
+                return;
+            }
+        }
+        panic!("the replicas of group {} do not level within 60 s", spec.group);
+    }
+
+    fn check_equal(&mut self, group: GroupId, numbers: &[usize], states: &[GroupStatus]) {
+        let first = self.command(numbers[0], Command::Digest(group));
+        for (number, state) in numbers.iter().zip(states) {
+            let digest = self.command(*number, Command::Digest(group));
+            assert!(matches!(digest, Ok(CommandReply::Digest(_))), "{digest:?}");
+            assert_eq!(digest, first, "node {number}'s replica of {group} differs");
+            assert_eq!(state.epoch, states[0].epoch);
+            assert_eq!(state.holder, states[0].holder);
+            assert_eq!(state.allocated_blocks, states[0].allocated_blocks);
+        }
+    }
+
+    /// Every block that the map of `number` knows is on its disk already, with the checksum that the map has.
+    pub fn check_applied_is_durable(&self, number: usize, group: GroupId) {
+        let node = &self.nodes[number];
+        let Some(map) = node.core.as_ref().and_then(|core| core.map(group)) else {
+            return;
+        };
+        for run in map.runs(Lba(0), map.size_blocks()) {
+            let Run::Data { block, crcs, .. } = run else { continue };
+            for (i, crc) in (0..).zip(crcs.iter()) {
+                let data = node.disk.read((block.0 + i) * BLOCK_BYTES, BLOCK_SIZE).unwrap();
+                assert_eq!(
+                    crc32c::crc32c(&data),
+                    *crc,
+                    "{block:?} + {i} is applied but not on the disk"
+                );
+            }
+        }
+    }
+
+    /// How many of the members' disks durably hold a sector with this stamp.
+    pub fn durable_copies(&self, spec: &GroupSpec, stamp: u64) -> usize {
+        spec.members
+            .iter()
+            .filter(|member| self.nodes[self.number_of(member.disk)].disk.has_stamp(stamp))
+            .count()
+    }
+}
+
+/// The payload of a reply to a read.
+pub fn read_bytes(reply: DeviceResult) -> Bytes {
+    match reply {
+        Ok(BlockReply::Read(pieces)) => {
+            let mut bytes = Vec::new();
+            for piece in pieces {
+                match piece {
+                    ReadPiece::Data(data) => bytes.extend_from_slice(&data),
+                    ReadPiece::Zeros(count) => bytes.resize(bytes.len() + usize::try_from(count).unwrap(), 0),
+                }
+            }
+            bytes.into()
+        }
+        other => panic!("not the reply of a read: {other:?}"),
+    }
+}
