@@ -1,5 +1,6 @@
 //! The engine's shared state: what its listeners, its control API and its background tasks work on together.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,9 @@ use crate::identity::{self, Identity, IdentityError};
 use crate::meta::group::Meta;
 use crate::meta::{DiskRecord, NodeRecord};
 use crate::metrics::Metrics;
+
+/// Engines remembered for having asked this one: one that knows the leader is enough.
+const ASKERS_MAX: usize = 8;
 
 /// What others dial, as advertised.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -61,6 +65,8 @@ pub struct Engine {
     pub(crate) initialising: tokio::sync::Mutex<()>,
     /// The meta group's replica is made and attached once.
     pub(crate) attaching: tokio::sync::Mutex<()>,
+    /// Control addresses of engines that have asked this one, the latest last.
+    askers: Mutex<Vec<SocketAddr>>,
     identity: Mutex<Identity>,
     draining: AtomicBool,
     events: mpsc::UnboundedSender<DiskEvent>,
@@ -86,6 +92,7 @@ impl Engine {
             wake: Notify::new(),
             initialising: tokio::sync::Mutex::new(()),
             attaching: tokio::sync::Mutex::new(()),
+            askers: Mutex::default(),
             identity: Mutex::new(identity),
             draining: AtomicBool::new(false),
             events,
@@ -112,6 +119,23 @@ impl Engine {
         identity::save(&self.config.data_dir, &identity)?;
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(())
+    }
+
+    /// Notes an engine that asked this one.
+    pub fn note_hint(&self, address: SocketAddr) {
+        let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
+        askers.retain(|known| *known != address);
+        if askers.len() >= ASKERS_MAX {
+            askers.remove(0);
+        }
+        askers.push(address);
+    }
+
+    /// Engines to ask for the catalogue if it is lost here: the configured seeds, and whoever has asked this engine.
+    pub fn hints(&self) -> Vec<String> {
+        let askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
+        let seeds = self.config.control.seeds.iter();
+        seeds.chain(askers.iter().rev()).map(ToString::to_string).collect()
     }
 
     /// Stops taking on anything new.

@@ -54,8 +54,7 @@ impl PeerBook {
         let view = engine.meta.view();
         let own = engine.addresses.control.clone();
         let known = view.nodes.values().map(|node| node.control_address.clone());
-        let seeds = engine.config.control.seeds.iter().map(ToString::to_string);
-        let mut addresses: Vec<String> = known.chain(seeds).filter(|address| *address != own).collect();
+        let mut addresses: Vec<String> = known.chain(engine.hints()).filter(|address| *address != own).collect();
         addresses.sort();
         addresses.dedup();
         let probes: Vec<_> = addresses

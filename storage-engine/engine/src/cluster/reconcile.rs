@@ -28,6 +28,11 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 /// Passes without a meta leader before other engines are asked where they listen.
 const LEADERLESS_PASSES: u32 = 3;
 
+/// Passes after which an engine that is in line looks at all its replicas again.
+const SETTLED_PASSES: u32 = 15;
+/// Passes between two greetings of the meta leader to every engine.
+const GREETING_PASSES: u32 = 5;
+
 /// The background task's memory.
 #[derive(Default)]
 struct Task {
@@ -35,6 +40,11 @@ struct Task {
     leaderless: u32,
     last_problem: String,
     damaged: BTreeSet<ReplicaId>,
+    dropped: BTreeSet<ReplicaId>,
+    /// The revision at which everything was in line, and the passes since.
+    settled: Option<(LogIndex, u32)>,
+    disks: Vec<DiskId>,
+    passes: u32,
 }
 
 /// Runs until the engine drains.
@@ -76,18 +86,34 @@ impl Task {
         self.book.publish(engine);
         self.register(engine).await;
         self.replicas(engine).await;
+        self.passes = self.passes.wrapping_add(1);
+        if engine.meta.is_leader() && self.passes.is_multiple_of(GREETING_PASSES) {
+            greet_everyone(engine);
+        }
+    }
+
+    /// Whether nothing can have changed since everything was in line. Looking at every replica costs time in proportion
+    /// to their number, so an idle engine does it rarely.
+    fn is_settled(&mut self, revision: LogIndex) -> bool {
+        match &mut self.settled {
+            Some((at, passes)) if *at == revision && *passes < SETTLED_PASSES => {
+                *passes += 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Says what is wrong once, not every second.
     fn problem(&mut self, text: &str) {
         if self.last_problem != text {
-            tracing::warn!(problem = text, "not in line with the catalogue yet");
+            tracing::info!(problem = text, "not in line with the catalogue yet");
             text.clone_into(&mut self.last_problem);
         }
     }
 
     async fn fetch_catalogue(&mut self, engine: &Arc<Engine>) {
-        match route::current_catalogue(engine, 0).await {
+        match route::current_catalogue(engine).await {
             Ok(catalogue) if catalogue.cluster.as_ref().map(|cluster| cluster.id) != engine.cluster() => {
                 self.problem("the catalogue that was fetched is another cluster's");
             }
@@ -122,6 +148,14 @@ impl Task {
     async fn replicas(&mut self, engine: &Arc<Engine>) {
         let view = engine.meta.view();
         let disks: Vec<DiskId> = engine.disks.serving().iter().map(|(disk, _)| *disk).collect();
+        if disks != self.disks {
+            self.settled = None;
+            self.disks.clone_from(&disks);
+        }
+        if self.is_settled(view.applied) {
+            return;
+        }
+        let mut is_settled = !view.volumes.values().any(|volume| volume.phase() != VolumePhase::Ready);
         let present: BTreeSet<(DiskId, GroupId, ReplicaId)> = survey::local_groups(engine)
             .await
             .into_iter()
@@ -129,29 +163,39 @@ impl Task {
             .collect();
         self.close_deleted(engine, &view);
         for disk in disks {
-            let todo: Vec<(VolumeRecord, ReplicaRecord)> = view
-                .replicas_on(disk)
-                .map(|(volume, replica)| (volume.clone(), replica.clone()))
-                .collect();
-            for (volume, replica) in todo {
+            for (volume, replica) in view.replicas_on(disk) {
                 let is_present = present.contains(&(disk, volume.group, replica.id));
-                let result = match (volume.phase(), replica.created, is_present) {
-                    (VolumePhase::Deleting, _, _) if replica.dropped => Ok(()),
-                    (VolumePhase::Deleting, _, _) => self.drop_replica(engine, disk, &volume, &replica).await,
-                    (_, false, true) => report(engine, &volume, &replica, false).await,
-                    (_, false, false) => make_replica(engine, disk, volume.group, replica.id).await,
-                    (_, true, true) => Ok(()),
-                    (_, true, false) => {
-                        self.note_damage(disk, &volume, &replica);
-                        Ok(())
-                    }
-                };
-                if let Err(problem) = result {
+                if let Err(problem) = self.replica(engine, disk, volume, replica, is_present).await {
+                    is_settled = false;
                     self.problem(&format!(
                         "replica {} of volume '{}': {problem}",
                         replica.id, volume.name
                     ));
                 }
+            }
+        }
+        self.settled = is_settled.then_some((view.applied, 0));
+    }
+
+    /// Brings one replica in line.
+    async fn replica(
+        &mut self,
+        engine: &Arc<Engine>,
+        disk: DiskId,
+        volume: &VolumeRecord,
+        replica: &ReplicaRecord,
+        is_present: bool,
+    ) -> Result<(), String> {
+        match (volume.phase(), replica.created, is_present) {
+            // An engine outside the meta group does not see in its catalogue that its report was heard.
+            (VolumePhase::Deleting, _, false) if replica.dropped || self.dropped.contains(&replica.id) => Ok(()),
+            (VolumePhase::Deleting, _, _) => self.drop_replica(engine, disk, volume, replica).await,
+            (_, false, true) => report(engine, volume, replica, false).await,
+            (_, false, false) => make_replica(engine, disk, volume.group, replica.id).await,
+            (_, true, true) => Ok(()),
+            (_, true, false) => {
+                self.note_damage(disk, volume, replica);
+                Ok(())
             }
         }
     }
@@ -177,7 +221,9 @@ impl Task {
             .await
             .map_err(|error| format!("not dropped: {error}"))?;
         tracing::info!(volume = volume.name, group = %volume.group, replica = %replica.id, %disk, "dropped a replica");
-        report(engine, volume, replica, true).await
+        report(engine, volume, replica, true).await?;
+        self.dropped.insert(replica.id);
+        Ok(())
     }
 
     fn note_damage(&mut self, disk: DiskId, volume: &VolumeRecord, replica: &ReplicaRecord) {
@@ -188,6 +234,15 @@ impl Task {
                  vote with an empty log"
             );
         }
+    }
+}
+
+/// Asks every engine who it is, without waiting for the answers. One that has lost its catalogue, and with it everybody's
+/// address, learns from being asked whom it can ask.
+fn greet_everyone(engine: &Arc<Engine>) {
+    let view = engine.meta.view();
+    for node in view.nodes.values().filter(|node| node.id != engine.node()) {
+        tokio::spawn(route::probe(Arc::clone(engine), node.control_address.clone()));
     }
 }
 
@@ -203,7 +258,7 @@ fn covers(known: &NodeRecord, own: &NodeRecord) -> bool {
 }
 
 async fn make_replica(engine: &Arc<Engine>, disk: DiskId, group: GroupId, id: ReplicaId) -> Result<(), String> {
-    let current = route::current_catalogue(engine, 0)
+    let current = route::current_catalogue(engine)
         .await
         .map_err(|status| status.message().to_owned())?;
     let Some(volume) = current.volumes.get(&group).filter(|volume| !volume.deleting) else {

@@ -7,11 +7,35 @@ use tonic::Status;
 
 use super::{convert, node, route, survey};
 use crate::engine::Engine;
+use crate::meta::{Catalogue, NodeRecord};
 
 /// The catalogue, and what each engine says of itself now.
 pub(super) async fn status(engine: &Arc<Engine>) -> Result<api::ClusterStatus, Status> {
     route::require_cluster(engine)?;
-    let (catalogue, _) = route::catalogue_soon(engine).await;
+    let catalogue = route::catalogue_soon(engine).await?;
+    let nodes = ask_everyone(engine, &catalogue).await;
+    let survey = survey::survey(engine, &catalogue, None).await;
+    let cluster = catalogue.cluster.as_ref();
+    let leader = engine.meta_leader_name().or_else(|| {
+        // An engine outside the meta group hears of the leader from those inside.
+        let infos = nodes.iter().filter_map(|node| node.info.as_ref());
+        let mut told = infos.map(|info| &info.meta_leader).filter(|name| !name.is_empty());
+        told.next().cloned()
+    });
+    let volumes = catalogue.volumes.values();
+    Ok(api::ClusterStatus {
+        cluster_id: engine.cluster().map(|cluster| cluster.to_string()).unwrap_or_default(),
+        cluster_name: cluster.map(|cluster| cluster.name.clone()).unwrap_or_default(),
+        meta_leader: leader.unwrap_or_default(),
+        nodes,
+        volumes: volumes
+            .map(|volume| survey::describe(&catalogue, volume, &survey))
+            .collect(),
+    })
+}
+
+/// Every engine of the catalogue, asked at once.
+async fn ask_everyone(engine: &Arc<Engine>, catalogue: &Catalogue) -> Vec<api::NodeStatus> {
     let asked: Vec<_> = catalogue
         .nodes
         .values()
@@ -30,56 +54,33 @@ pub(super) async fn status(engine: &Arc<Engine>) -> Result<api::ClusterStatus, S
         .collect();
     let mut nodes = Vec::with_capacity(asked.len());
     for (record, answer) in asked {
-        let spec = Some(convert::node_spec(record, catalogue.is_meta_member(record.id)));
-        let answer = answer
-            .await
-            .unwrap_or_else(|error| Err(Status::internal(error.to_string())));
-        nodes.push(match answer {
-            Ok(info) if info.node_id == record.id.to_string() => api::NodeStatus {
-                spec,
-                reachable: true,
-                problem: String::new(),
-                info: Some(info),
-            },
-            Ok(info) => {
-                let problem = format!(
-                    "{} answers as node '{}' ({})",
-                    record.control_address, info.name, info.node_id
-                );
-                api::NodeStatus {
-                    spec,
-                    reachable: false,
-                    problem,
-                    info: None,
-                }
-            }
-            Err(status) => api::NodeStatus {
-                spec,
-                reachable: false,
-                problem: status.message().to_owned(),
-                info: None,
-            },
-        });
+        let spec = convert::node_spec(record, catalogue.is_meta_member(record.id));
+        let answer = answer.await;
+        nodes.push(node_status(
+            record,
+            spec,
+            answer.unwrap_or_else(|error| Err(Status::internal(error.to_string()))),
+        ));
     }
-    let survey = survey::survey(engine, &catalogue, None).await;
-    let cluster = catalogue.cluster.as_ref();
-    let leader = engine.meta_leader_name().or_else(|| {
-        // An engine outside the meta group hears of the leader from those inside.
-        let mut told = nodes
-            .iter()
-            .filter_map(|node| node.info.as_ref())
-            .map(|info| &info.meta_leader);
-        told.find(|name| !name.is_empty()).cloned()
-    });
-    Ok(api::ClusterStatus {
-        cluster_id: engine.cluster().map(|cluster| cluster.to_string()).unwrap_or_default(),
-        cluster_name: cluster.map(|cluster| cluster.name.clone()).unwrap_or_default(),
-        meta_leader: leader.unwrap_or_default(),
-        nodes,
-        volumes: catalogue
-            .volumes
-            .values()
-            .map(|volume| survey::describe(&catalogue, volume, &survey))
-            .collect(),
-    })
+    nodes
+}
+
+fn node_status(record: &NodeRecord, spec: api::NodeSpec, answer: Result<api::NodeInfo, Status>) -> api::NodeStatus {
+    let (problem, info) = match answer {
+        Ok(info) if info.node_id == record.id.to_string() => (String::new(), Some(info)),
+        Ok(info) => {
+            let address = &record.control_address;
+            (
+                format!("{address} answers as node '{}' ({})", info.name, info.node_id),
+                None,
+            )
+        }
+        Err(status) => (status.message().to_owned(), None),
+    };
+    api::NodeStatus {
+        spec: Some(spec),
+        reachable: info.is_some(),
+        problem,
+        info,
+    }
 }

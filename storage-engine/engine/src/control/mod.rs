@@ -37,7 +37,8 @@ type Reply<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Control for ControlService {
-    async fn get_node(&self, _request: Request<api::GetNodeRequest>) -> Reply<api::NodeInfo> {
+    async fn get_node(&self, request: Request<api::GetNodeRequest>) -> Reply<api::NodeInfo> {
+        route::note_asker(&self.engine, request.metadata());
         Ok(Response::new(node::info(&self.engine).await))
     }
 
@@ -51,8 +52,7 @@ impl Control for ControlService {
     }
 
     async fn get_catalogue(&self, request: Request<api::GetCatalogueRequest>) -> Reply<api::Catalogue> {
-        let catalogue = route::current_catalogue_for(&self.engine, &request).await?;
-        Ok(Response::new(convert::catalogue(&catalogue)))
+        route::serve_catalogue(&self.engine, &request).await.map(Response::new)
     }
 
     async fn create_volume(&self, request: Request<api::CreateVolumeRequest>) -> Reply<api::Volume> {

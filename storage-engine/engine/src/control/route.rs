@@ -30,6 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a read of the catalogue waits for the leader before the local copy answers.
 pub const FRESH_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the leader may take to send the catalogue to an engine that waits for it in the background.
+const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The revision of the catalogue that the asker holds: if it is the current one, the reply has no nodes and no volumes.
+const KNOWN_REVISION: &str = "cairn-known-revision";
+/// The asker's control address, in a probe: an engine that has lost the catalogue learns from it whom to ask.
+const ASKER: &str = "cairn-asker";
 /// How long an engine may take to say that it is there.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -95,7 +101,9 @@ where
     let hops = hops(request.metadata());
     let message = request.into_inner();
     let deadline = Instant::now() + PATIENCE;
+    let mut leader = engine.meta.watch_leader();
     loop {
+        leader.mark_unchanged();
         if engine.meta.is_leader() {
             match local(engine, message.clone()).await {
                 Err(status) if status.metadata().contains_key(NO_LEADER) => {}
@@ -106,9 +114,13 @@ where
                 let Ok(client) = engine.channels.client(&address) else {
                     continue;
                 };
-                match remote(client, with_hops(message.clone(), hops + 1)).await {
-                    Err(status) if look_elsewhere(&status) => {}
-                    result => return result,
+                // A leader that has stopped answering is deposed long before the call times out.
+                tokio::select! {
+                    result = remote(client, with_hops(message.clone(), hops + 1)) => match result {
+                        Err(status) if look_elsewhere(&status) => {}
+                        result => return result,
+                    },
+                    _ = leader.changed() => break,
                 }
             }
         }
@@ -148,8 +160,10 @@ fn leader_candidates(engine: &Engine) -> Vec<String> {
         .nodes
         .values()
         .filter(|node| node.id != own && view.is_meta_member(node.id));
-    let seeds = engine.config.control.seeds.iter().map(ToString::to_string);
-    members.map(|node| node.control_address.clone()).chain(seeds).collect()
+    members
+        .map(|node| node.control_address.clone())
+        .chain(engine.hints())
+        .collect()
 }
 
 async fn nobody_leads(engine: &Arc<Engine>, hops: u32) -> Status {
@@ -186,7 +200,11 @@ async fn nobody_leads(engine: &Arc<Engine>, hops: u32) -> Status {
 /// Asks an engine who it is.
 pub async fn probe(engine: Arc<Engine>, address: String) -> Result<api::NodeInfo, Status> {
     let mut client = engine.channels.client(&address)?;
-    match tokio::time::timeout(PROBE_TIMEOUT, client.get_node(api::GetNodeRequest {})).await {
+    let mut request = Request::new(api::GetNodeRequest {});
+    if let Ok(own) = engine.addresses.control.parse() {
+        request.metadata_mut().insert(ASKER, own);
+    }
+    match tokio::time::timeout(PROBE_TIMEOUT, client.get_node(request)).await {
         Ok(result) => result.map(Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded(format!(
             "no answer within {} s",
@@ -195,22 +213,29 @@ pub async fn probe(engine: Arc<Engine>, address: String) -> Result<api::NodeInfo
     }
 }
 
+/// Notes who asks, for an engine that has lost the catalogue.
+pub(super) fn note_asker(engine: &Engine, metadata: &MetadataMap) {
+    let asker = metadata.get(ASKER).and_then(|value| value.to_str().ok());
+    if let Some(address) = asker.and_then(|text| text.parse().ok()) {
+        engine.note_hint(address);
+    }
+}
+
 /// The catalogue with everything that was committed before this call, from the leader.
-pub async fn current_catalogue(engine: &Arc<Engine>, hops_so_far: u32) -> Result<Arc<Catalogue>, Status> {
+pub async fn current_catalogue(engine: &Arc<Engine>) -> Result<Arc<Catalogue>, Status> {
+    current_catalogue_after(engine, 0).await
+}
+
+async fn current_catalogue_after(engine: &Arc<Engine>, hops: u32) -> Result<Arc<Catalogue>, Status> {
     require_cluster(engine)?;
     if engine.meta.is_leader() {
         return Ok(engine.meta.barrier().await?);
     }
-    if hops_so_far < HOPS_MAX {
+    if hops < HOPS_MAX {
         for address in leader_candidates(engine) {
-            let Ok(mut client) = engine.channels.client(&address) else {
-                continue;
-            };
-            match client
-                .get_catalogue(with_hops(api::GetCatalogueRequest {}, hops_so_far + 1))
-                .await
-            {
-                Ok(reply) => return Ok(Arc::new(super::convert::catalogue_from(reply.get_ref())?)),
+            let fetched = tokio::time::timeout(CATALOGUE_TIMEOUT, fetch(engine, &address, hops + 1)).await;
+            match fetched.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+                Ok(catalogue) => return Ok(catalogue),
                 Err(status) => tracing::debug!(%address, %status, "no catalogue from there"),
             }
         }
@@ -218,15 +243,51 @@ pub async fn current_catalogue(engine: &Arc<Engine>, hops_so_far: u32) -> Result
     Err(no_leader("the meta group has no leader"))
 }
 
-/// As [`current_catalogue`], for a request that may have been passed on already.
-pub async fn current_catalogue_for<T>(engine: &Arc<Engine>, request: &Request<T>) -> Result<Arc<Catalogue>, Status> {
-    current_catalogue(engine, hops(request.metadata())).await
+async fn fetch(engine: &Arc<Engine>, address: &str, hops: u32) -> Result<Arc<Catalogue>, Status> {
+    let mut client = engine.channels.client(address)?;
+    let mut request = with_hops(api::GetCatalogueRequest {}, hops);
+    let view = engine.meta.view();
+    if view.cluster.is_some() {
+        request.metadata_mut().insert(KNOWN_REVISION, view.applied.get().into());
+    }
+    let reply = client.get_catalogue(request).await?.into_inner();
+    if reply.nodes.is_empty() && reply.revision == view.applied.get() {
+        return Ok(view);
+    }
+    super::convert::catalogue_from(&reply).map(Arc::new)
 }
 
-/// The current catalogue if the leader answers soon, else what is known here; the flag says which.
-pub async fn catalogue_soon(engine: &Arc<Engine>) -> (Arc<Catalogue>, bool) {
-    match tokio::time::timeout(FRESH_PATIENCE, current_catalogue(engine, 0)).await {
-        Ok(Ok(catalogue)) => (catalogue, true),
-        _ => (engine.meta.view(), false),
+/// Answers another engine's, or a person's, request for the catalogue.
+pub(super) async fn serve_catalogue(
+    engine: &Arc<Engine>,
+    request: &Request<api::GetCatalogueRequest>,
+) -> Result<api::Catalogue, Status> {
+    let catalogue = current_catalogue_after(engine, hops(request.metadata())).await?;
+    let known = request
+        .metadata()
+        .get(KNOWN_REVISION)
+        .and_then(|value| value.to_str().ok());
+    let revision = catalogue.applied.get();
+    if known.and_then(|text| text.parse().ok()) == Some(revision) {
+        return Ok(api::Catalogue {
+            revision,
+            ..api::Catalogue::default()
+        });
     }
+    Ok(super::convert::catalogue(&catalogue))
+}
+
+/// The current catalogue if the leader answers soon, else what is known here.
+pub async fn catalogue_soon(engine: &Arc<Engine>) -> Result<Arc<Catalogue>, Status> {
+    if let Ok(Ok(catalogue)) = tokio::time::timeout(FRESH_PATIENCE, current_catalogue(engine)).await {
+        return Ok(catalogue);
+    }
+    let view = engine.meta.view();
+    if view.cluster.is_none() {
+        return Err(Status::unavailable(format!(
+            "engine '{}' has no copy of the catalogue, and the meta group has no leader that it can reach",
+            engine.config.name
+        )));
+    }
+    Ok(view)
 }

@@ -108,7 +108,7 @@ async fn reports(engine: &Arc<Engine>, catalogue: &Catalogue) -> Vec<NodeReport>
 /// All volumes with their live state.
 pub(super) async fn list(engine: &Arc<Engine>) -> Result<Vec<api::Volume>, Status> {
     route::require_cluster(engine)?;
-    let (catalogue, _) = route::catalogue_soon(engine).await;
+    let catalogue = route::catalogue_soon(engine).await?;
     let survey = survey::survey(engine, &catalogue, None).await;
     Ok(catalogue
         .volumes
@@ -126,7 +126,7 @@ fn find<'a>(catalogue: &'a Catalogue, name: &str) -> Result<&'a VolumeRecord, St
 /// One volume with its live state.
 pub(super) async fn get(engine: &Arc<Engine>, name: &str) -> Result<api::Volume, Status> {
     route::require_cluster(engine)?;
-    let (catalogue, _) = route::catalogue_soon(engine).await;
+    let catalogue = route::catalogue_soon(engine).await?;
     let volume = find(&catalogue, name)?;
     let survey = survey::survey(engine, &catalogue, Some(volume)).await;
     Ok(survey::describe(&catalogue, volume, &survey))
@@ -191,10 +191,13 @@ async fn detach_command(engine: &Arc<Engine>, volume: &VolumeRecord, force: bool
     };
     match ask(&thread, command, DETACH_PATIENCE).await {
         Ok(_) => Ok(()),
-        Err(AskError::Core(CommandError::Refused(reason))) => Err(Status::failed_precondition(format!(
-            "volume '{}' was not detached: {reason}",
-            volume.name
-        ))),
+        Err(AskError::Core(CommandError::Refused(reason))) => {
+            let reason = with_names(&engine.meta.view(), reason);
+            Err(Status::failed_precondition(format!(
+                "volume '{}' was not detached: {reason}",
+                volume.name
+            )))
+        }
         Err(AskError::TimedOut) => Err(Status::deadline_exceeded(format!(
             "volume '{}' was not detached within {} s: its leader does not answer",
             volume.name,
@@ -207,10 +210,17 @@ async fn detach_command(engine: &Arc<Engine>, volume: &VolumeRecord, force: bool
     }
 }
 
+/// People know nodes by their names; the core knows their ids only.
+fn with_names(catalogue: &Catalogue, text: String) -> String {
+    catalogue.nodes.values().fold(text, |text, node| {
+        text.replace(&node.id.to_string(), &format!("'{}'", node.name))
+    })
+}
+
 /// Raises the attachment's epoch, through a gateway here.
 pub(super) async fn detach(engine: &Arc<Engine>, request: &api::DetachVolumeRequest) -> Result<u64, Status> {
     route::require_cluster(engine)?;
-    let (catalogue, _) = route::catalogue_soon(engine).await;
+    let catalogue = route::catalogue_soon(engine).await?;
     let volume = find(&catalogue, &request.name)?.clone();
     detach_command(engine, &volume, request.force).await?;
     let survey: Survey = survey::survey(engine, &catalogue, Some(&volume)).await;

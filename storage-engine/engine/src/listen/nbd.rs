@@ -278,7 +278,9 @@ struct Lookups<'a> {
 
 impl Lookups<'_> {
     async fn list(&self) -> Vec<ListedExport> {
-        let (catalogue, _) = route::catalogue_soon(self.engine).await;
+        let Ok(catalogue) = route::catalogue_soon(self.engine).await else {
+            return Vec::new();
+        };
         let volumes = catalogue.volumes.values().filter(|volume| !volume.deleting);
         volumes
             .map(|volume| ListedExport {
@@ -296,7 +298,9 @@ impl Lookups<'_> {
         if self.engine.cluster().is_none() {
             return Err(LookupRefusal::Refused("this engine is in no cluster yet".to_owned()));
         }
-        let (catalogue, _) = route::catalogue_soon(self.engine).await;
+        let catalogue = route::catalogue_soon(self.engine)
+            .await
+            .map_err(|status| LookupRefusal::Refused(status.message().to_owned()))?;
         let volume = catalogue.volume_by_name(name).ok_or(LookupRefusal::Unknown)?;
         if volume.deleting {
             return Err(LookupRefusal::Refused(format!("volume '{name}' is being deleted")));
