@@ -47,6 +47,8 @@ pub(crate) fn format(path: &Path, size: Option<ByteSize>, force: bool) -> Result
     });
     drop(bar);
     let superblock = superblock.map_err(of_disk)?;
+    // Absolute, because that is what belongs into an engine's configuration.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     Ok(FormattedView {
         path: path.display().to_string(),
         disk_id: superblock.disk.to_string(),

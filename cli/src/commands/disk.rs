@@ -4,6 +4,7 @@ use super::Context;
 use crate::args::{FormatArgs, ListArgs};
 use crate::disk;
 use crate::error::{CliError, Kind};
+use crate::output::remark;
 use crate::views::{ClusterView, DiskListView, DiskView, LocalDiskListView};
 
 use cairn_api::control;
@@ -33,10 +34,12 @@ pub(super) async fn list(context: &Context, args: &ListArgs) -> Result<(), CliEr
     context.output.show(&DiskListView { disks })
 }
 
+/// The disks of the engines that answer; what the others say goes to stderr, unless none answers.
 async fn disks_of_each_engine(context: &Context) -> Result<Vec<DiskView>, CliError> {
     let mut disks = Vec::new();
+    let mut failures = Vec::new();
     for address in context.engines.addresses() {
-        let node = context
+        let answer = context
             .engines
             .ask(address, "cannot list disks", async |client| {
                 client
@@ -44,8 +47,17 @@ async fn disks_of_each_engine(context: &Context) -> Result<Vec<DiskView>, CliErr
                     .await
                     .map(tonic::Response::into_inner)
             })
-            .await?;
-        disks.extend(node.disks.iter().map(|disk| DiskView::new(disk, &node.name, true)));
+            .await;
+        match answer {
+            Ok(node) => disks.extend(node.disks.iter().map(|disk| DiskView::new(disk, &node.name, true))),
+            Err(error) => failures.push(error),
+        }
+    }
+    if failures.len() == context.engines.addresses().len() {
+        return Err(failures.swap_remove(0));
+    }
+    for failure in failures {
+        remark(&failure.report());
     }
     Ok(disks)
 }

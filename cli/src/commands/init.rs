@@ -154,7 +154,7 @@ fn plan(answers: &[Answer], name: Option<&str>, fresh: ClusterId) -> Result<Plan
         cluster_name: known
             .map_or(name.unwrap_or(NAME_DEFAULT), |known| &known.cluster_name)
             .to_owned(),
-        nodes: known.map_or_else(|| specs(answers), |known| known.nodes.clone()),
+        nodes: in_order(known.map_or_else(|| specs(answers), |known| known.nodes.clone())),
     };
     Ok(if outside.is_empty() {
         Plan::Wait(request)
@@ -304,7 +304,18 @@ fn refuse_diskless(answer: &Answer) -> Result<(), CliError> {
     ))
 }
 
-/// The members as every engine is told them: sorted by name, so that the same engines always give the same request.
+/// Engines number the meta group's replicas in the order of the request and put each on its node's first disk. So the order
+/// must be the same in a request that is repeated after a restart, whatever order the engines tell their plan in: two
+/// orders would be two meta groups.
+fn in_order(mut nodes: Vec<NodeSpec>) -> Vec<NodeSpec> {
+    nodes.sort_by(|left, right| left.name.cmp(&right.name));
+    for node in &mut nodes {
+        node.disks.sort_by(|left, right| left.disk_id.cmp(&right.disk_id));
+    }
+    nodes
+}
+
+/// The members of a new cluster, from what they say of themselves.
 fn specs(answers: &[Answer]) -> Vec<NodeSpec> {
     let mut nodes: Vec<&NodeInfo> = answers.iter().map(|answer| &answer.node).collect();
     nodes.sort_by(|left, right| left.name.cmp(&right.name));

@@ -91,6 +91,35 @@ fn a_half_made_cluster_is_finished_under_its_id_and_with_its_request() {
 }
 
 #[test]
+fn a_repeated_request_has_the_first_ones_order_however_the_plan_is_told() {
+    let Plan::Send(first) = plan_of(&[answer("c", ""), answer("b", ""), answer("a", "")], Some("lab")).unwrap() else {
+        panic!("nothing to send");
+    };
+    let mut answers = [
+        member("a", &["a", "b", "c"]),
+        member("b", &["a", "b", "c"]),
+        answer("c", ""),
+    ];
+    let second_disk = control::Disk {
+        disk_id: "a-disk-sorted-first".to_owned(),
+        ..control::Disk::default()
+    };
+    for member in &mut answers[..2] {
+        let known = member.known.as_mut().unwrap();
+        known.nodes.reverse();
+        known.nodes[0].disks.push(second_disk.clone());
+    }
+    let Plan::Send(again) = plan_of(&answers, None).unwrap() else {
+        panic!("nothing to send")
+    };
+    let names = |request: &control::InitClusterRequest| -> Vec<String> {
+        request.nodes.iter().map(|node| node.name.clone()).collect()
+    };
+    assert_eq!(names(&again), names(&first));
+    assert_eq!(again.nodes[2].disks[0], second_disk);
+}
+
+#[test]
 fn a_half_made_cluster_that_cannot_tell_its_members_is_finished_too() {
     let Plan::Send(request) = plan_of(&[answer("a", ""), answer("b", "c1")], Some("lab")).unwrap() else {
         panic!("nothing to send")
