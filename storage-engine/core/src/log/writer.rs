@@ -20,6 +20,10 @@ use crate::event::IoId;
 /// segment because the next record does not fit.
 const RECORD_BLOCKS_MAX: u64 = ENTRY_BLOCKS_MAX as u64 + 1;
 
+/// Blocks at the very end of the disk that no record may take: each restart of a full disk needs one for the frame that
+/// opens the log, and without it could not even be read.
+const OPENING_BLOCKS: u64 = 256;
+
 /// A record that waits, ready to be encoded.
 #[derive(Debug)]
 struct Queued {
@@ -190,7 +194,7 @@ impl LogWriter {
     /// Damage to a frame that nothing vouches for looks like a torn write. A core that has been idle for a moment calls
     /// this, so that only damage during that moment can be mistaken.
     pub fn vouch(&mut self) {
-        let is_idle = self.queue.is_empty() && self.in_flight.is_empty();
+        let is_idle = self.queue.is_empty() && self.in_flight.is_empty() && !self.is_exhausted();
         self.wants_frame |= is_idle && self.vouch_for == self.durable_sequence;
     }
 
@@ -207,9 +211,10 @@ impl LogWriter {
         (segments as u64 * in_segment + in_open).saturating_sub(self.queued_blocks) / 2
     }
 
-    /// Whether not even the queued records and one more without payload are sure to find room.
+    /// Whether not even the queued records and one more without payload are sure to find room. What is left is kept for
+    /// the frames that open the log; if there is nothing left even for them, [`Self::is_open`] never becomes true.
     pub fn is_exhausted(&self) -> bool {
-        self.free.is_empty() && self.room_blocks() <= self.queued_blocks
+        self.free.is_empty() && self.room_blocks() <= self.queued_blocks + OPENING_BLOCKS
     }
 
     /// Bytes from `offset` to the end of its segment: what a read of a frame's header must not pass.
@@ -228,10 +233,19 @@ impl LogWriter {
 
     fn compose_frame(&mut self, io_ids: &mut impl FnMut() -> IoId) -> Option<LogWrite> {
         let mut begun = None;
-        if !self.next_fits() {
-            begun = Some(self.begin_segment()?);
-        }
-        let batch = self.take_batch();
+        let is_opening = !self.is_open && self.in_flight.is_empty();
+        let needed = self.next_blocks();
+        let batch = if self.free.is_empty() && self.room_blocks() < needed + OPENING_BLOCKS {
+            if !is_opening || self.room_blocks() == 0 {
+                return None;
+            }
+            Vec::new()
+        } else {
+            if self.room_blocks() < needed {
+                begun = Some(self.begin_segment()?);
+            }
+            self.take_batch()
+        };
         let frame_offset = self.open.map(|open| open.cursor)?;
         let offset = if begun.is_some() {
             frame_offset - BLOCK_BYTES
@@ -267,12 +281,11 @@ impl LogWriter {
         })
     }
 
-    /// Whether the open segment has room for a frame with the next record, or with none.
-    fn next_fits(&self) -> bool {
-        let needed = self.queue.front().map_or(1, |next| {
+    /// Blocks of a frame with the next record, or with none.
+    fn next_blocks(&self) -> u64 {
+        self.queue.front().map_or(1, |next| {
             u64::from(header_blocks_for(next.record.encoded_len())) + u64::from(next.payload_blocks())
-        });
-        self.room_blocks() >= needed
+        })
     }
 
     /// Begins the next free segment; gives the block of its header. `None` if there is no more.

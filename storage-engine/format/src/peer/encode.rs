@@ -191,21 +191,10 @@ impl Encoder {
                 block_crcs,
                 payload,
             } => {
-                assert!(
-                    (1..=ENTRY_BLOCKS_MAX as usize).contains(&block_crcs.len()),
-                    "a write of 1 to 256 blocks"
-                );
-                assert_eq!(
-                    payload.len(),
-                    block_crcs.len() * BLOCK_SIZE as usize,
-                    "a checksum for each block"
-                );
                 self.body.put_u8(1);
                 self.body.put_u64_le(epoch.0);
                 self.body.put_u64_le(lba.0);
-                self.body.put_u16_le(block_crcs.len() as u16);
-                block_crcs.iter().for_each(|crc| self.body.put_u32_le(*crc));
-                self.push_payload(payload);
+                self.blocks(block_crcs, payload);
             }
             GatewayOp::Zero {
                 epoch,
@@ -261,6 +250,22 @@ impl Encoder {
                 self.body.put_u64_le(to.0);
             }
         }
+    }
+
+    /// A write's payload and the checksums of its blocks.
+    fn blocks(&mut self, crcs: &[u32], payload: &Bytes) {
+        assert!(
+            (1..=ENTRY_BLOCKS_MAX as usize).contains(&crcs.len()),
+            "a write of 1 to 256 blocks"
+        );
+        assert_eq!(
+            payload.len(),
+            crcs.len() * BLOCK_SIZE as usize,
+            "a checksum for each block"
+        );
+        self.body.put_u16_le(crcs.len() as u16);
+        crcs.iter().for_each(|crc| self.body.put_u32_le(*crc));
+        self.push_payload(payload);
     }
 
     fn reply(&mut self, reply: &GatewayReply) {

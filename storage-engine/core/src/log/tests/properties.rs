@@ -78,16 +78,21 @@ fn apply(rig: &mut Rig, op: Op) {
     }
 }
 
-/// How many cases: a few seconds' worth, unless more are asked for.
-fn cases() -> u32 {
-    std::env::var("CAIRN_PROPERTY_CASES")
+/// A few seconds' worth of cases, unless more are asked for.
+fn config() -> ProptestConfig {
+    let asked = std::env::var("CAIRN_PROPERTY_CASES")
         .ok()
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(100)
+        .and_then(|cases| cases.parse().ok());
+    ProptestConfig {
+        cases: asked.unwrap_or(100),
+        failure_persistence: None,
+        max_shrink_iters: 100_000,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, max_shrink_iters: 100_000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn a_crash_loses_nothing_acknowledged(settings in settings(), ops in vec(op(), 1..120)) {

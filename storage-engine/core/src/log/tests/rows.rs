@@ -442,3 +442,159 @@ fn restarts_take_no_segment_each() {
     assert_eq!(rig.pushed.len(), 50);
     assert_eq!(tail_of(&rig.recover().0).free.len(), 2);
 }
+
+/// What the next frame of the log would say.
+fn next_frame(tail: &LogTail) -> FrameInfo {
+    let open = tail.open.unwrap();
+    FrameInfo {
+        disk: DISK,
+        block: open.cursor / BLOCK_BYTES,
+        segment_epoch: open.epoch,
+        incarnation: tail.incarnation,
+        sequence: tail.next_sequence,
+        previous_chain: tail.chain,
+        durable_upto: tail.next_sequence - 1,
+        payload_blocks: 0,
+    }
+}
+
+#[test]
+fn a_frame_that_differs_in_one_thing_is_not_the_next_one() {
+    let (rig, _) = with_frames(3);
+    let tail = tail_of(&rig.recover().0);
+    let open = tail.open.unwrap();
+    let next = next_frame(&tail);
+    let sequence_of = |info: &FrameInfo| {
+        let mut disk = rig.disk.clone();
+        disk.write(open.cursor, &frame::encode(info, &[]).0, |_| true);
+        tail_of(&recover(&disk, &rig.geometry).0).next_sequence
+    };
+    assert_eq!(sequence_of(&next), tail.next_sequence + 1, "the right one is accepted");
+    let one_of_the_past = FrameInfo {
+        incarnation: tail.incarnation - 1,
+        ..next
+    };
+    assert_eq!(
+        sequence_of(&one_of_the_past),
+        tail.next_sequence + 1,
+        "of the same opening as the frame before"
+    );
+    for wrong in [
+        FrameInfo {
+            disk: DiskId::from_bytes([9; 16]),
+            ..next
+        },
+        FrameInfo {
+            block: next.block + 1,
+            ..next
+        },
+        FrameInfo {
+            segment_epoch: next.segment_epoch + 1,
+            ..next
+        },
+        FrameInfo {
+            sequence: next.sequence - 1,
+            durable_upto: next.sequence - 2,
+            ..next
+        },
+        FrameInfo {
+            previous_chain: next.previous_chain ^ 1,
+            ..next
+        },
+    ] {
+        assert_eq!(sequence_of(&wrong), tail.next_sequence, "{wrong:?}");
+    }
+}
+
+#[test]
+fn the_log_never_goes_back_to_an_earlier_opening() {
+    let (mut rig, _) = with_frames(3);
+    rig.restart();
+    rig.settle();
+    let tail = tail_of(&rig.recover().0);
+    let earlier = FrameInfo {
+        incarnation: 1,
+        ..next_frame(&tail)
+    };
+    rig.disk
+        .write(tail.open.unwrap().cursor, &frame::encode(&earlier, &[]).0, |_| true);
+    assert_eq!(tail_of(&rig.recover().0).next_sequence, tail.next_sequence);
+}
+
+#[test]
+fn a_frame_of_a_later_opening_stands_against_a_segment_that_was_given_up() {
+    let (mut rig, _) = with_frames(3);
+    let tail = tail_of(&rig.recover().0);
+    let header = SegmentHeader {
+        disk: DISK,
+        segment: 1,
+        head: HeadKind::Hot,
+        epoch: 1,
+        incarnation: 1,
+        first_sequence: tail.next_sequence,
+        chain_before: tail.chain,
+        durable_upto: tail.next_sequence - 1,
+    };
+    rig.disk
+        .write(rig.geometry.segment_offset(1), &header.encode(), |_| true);
+    assert_eq!(
+        tail_of(&rig.recover().0).open.unwrap().segment,
+        1,
+        "the log goes on there"
+    );
+    let later = FrameInfo {
+        incarnation: 2,
+        ..next_frame(&tail)
+    };
+    rig.disk
+        .write(tail.open.unwrap().cursor, &frame::encode(&later, &[]).0, |_| true);
+    let found = tail_of(&rig.recover().0);
+    assert_eq!(
+        (found.open.unwrap().segment, found.next_sequence),
+        (0, tail.next_sequence + 1)
+    );
+}
+
+#[test]
+fn two_lost_segment_headers_are_noticed_by_the_frames_of_the_second() {
+    let mut rig = Rig::new(8);
+    for _ in 0..3 {
+        rig.push_entry(256);
+        rig.settle();
+    }
+    rig.disk.flip(rig.geometry.segment_offset(1) + 50, 1);
+    rig.disk.flip(rig.geometry.segment_offset(2) + 50, 1);
+    assert_eq!(lost(&rig.recover().0).0, 2);
+}
+
+#[test]
+fn even_a_torn_frame_gives_away_its_opening() {
+    let (mut rig, _) = with_frames(3);
+    rig.restart();
+    rig.push_entry(100);
+    rig.compose();
+    // Of the second opening only the first sector of its first frame arrives, over what must not be there.
+    let offset = rig.frame_offset(0);
+    rig.crash(|_, sector| sector == 0);
+    rig.disk.flip(offset + 600, 1);
+    let (outcome, _) = rig.recover();
+    assert!(matches!(outcome, Outcome::TornTail { .. }), "{outcome:?}");
+    assert_eq!(tail_of(&outcome).incarnation, 3);
+}
+
+#[test]
+fn a_segment_whose_header_is_lost_is_begun_under_a_new_epoch() {
+    let mut rig = Rig::new(8);
+    rig.push_entry(256);
+    rig.settle();
+    rig.push_entry(256);
+    rig.compose();
+    rig.crash(|_, sector| sector >= 8);
+    let outcome = rig.restart();
+    assert_eq!(rig.pushed.len(), 1);
+    assert_eq!(tail_of(&outcome).incarnation, 2);
+    rig.push_entry(256);
+    rig.settle();
+    let header = SegmentHeader::decode(&rig.disk.read(rig.geometry.segment_offset(1), 4096).unwrap()).unwrap();
+    assert_eq!(header.epoch, 2);
+}
