@@ -154,6 +154,14 @@ impl Cluster {
         self.plan_dial(from, to);
     }
 
+    /// Parcels of broken connections that are still to come.
+    pub fn late_parcels(&self) -> usize {
+        self.agenda
+            .values()
+            .filter(|happening| matches!(happening, Happening::Late { .. }))
+            .count()
+    }
+
     /// Stops what `from` sends to `to`, in this direction only.
     pub fn block(&mut self, from: usize, to: usize) {
         if let Some(link) = self.links.get_mut(&(from, to)) {
