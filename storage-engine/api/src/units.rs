@@ -48,8 +48,12 @@ pub struct ParseSizeError {
 }
 
 const BINARY_UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-const DECIMAL_UNITS: [(&str, u64); 4] =
-    [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+const DECIMAL_UNITS: [(&str, u64); 4] = [
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+];
 
 impl FromStr for ByteSize {
     type Err = ParseSizeError;
@@ -90,7 +94,13 @@ mod tests {
 
     #[test]
     fn sizes_parse_in_every_unit() {
-        for (text, bytes) in [("4096", 4096), ("4KiB", 4096), ("8 GiB", 8 << 30), ("1TB", 1_000_000_000_000), ("7B", 7)] {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("4KiB", 4096),
+            ("8 GiB", 8 << 30),
+            ("1TB", 1_000_000_000_000),
+            ("7B", 7),
+        ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
     }

@@ -86,6 +86,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { link_bytes_max: 16 << 20, log_bytes_max: 64 << 20, headers_kept_max: 4096, move_leadership: true }
+        Self {
+            link_bytes_max: 16 << 20,
+            log_bytes_max: 64 << 20,
+            headers_kept_max: 4096,
+            move_leadership: true,
+        }
     }
 }

@@ -69,7 +69,10 @@ pub struct Core {
 impl Core {
     /// A core that has not read its disk yet.
     pub fn new(config: CoreConfig) -> Self {
-        Self { config, phase: Phase::New }
+        Self {
+            config,
+            phase: Phase::New,
+        }
     }
 
     /// Starts recovery.
@@ -78,7 +81,12 @@ impl Core {
         let mut io = IoNumbers::default();
         let mut reads = Vec::new();
         recovery.start(&mut || io.next(), &mut reads);
-        let recovering = Recovering { recovery, replay: Replay::default(), io, early: Vec::new() };
+        let recovering = Recovering {
+            recovery,
+            replay: Replay::default(),
+            io,
+            early: Vec::new(),
+        };
         self.phase = Phase::Recovering(Box::new(recovering));
         self.recovery_step(now, reads, None, effects);
     }
@@ -92,7 +100,12 @@ impl Core {
             }
             Phase::Recovering(recovering) => match event {
                 Event::Read { io, result } => {
-                    let Recovering { recovery, replay, io: numbers, .. } = &mut **recovering;
+                    let Recovering {
+                        recovery,
+                        replay,
+                        io: numbers,
+                        ..
+                    } = &mut **recovering;
                     let mut reads = Vec::new();
                     let outcome = recovery.completed(io, result, &mut || numbers.next(), &mut reads, replay);
                     self.recovery_step(now, reads, outcome, effects);
@@ -142,9 +155,15 @@ impl Core {
         outcome: Option<Outcome>,
         effects: &mut Vec<Effect>,
     ) {
-        effects.extend(reads.into_iter().map(|LogRead { io, offset, length }| Effect::Read { io, offset, length }));
+        effects.extend(
+            reads
+                .into_iter()
+                .map(|LogRead { io, offset, length }| Effect::Read { io, offset, length }),
+        );
         let Some(outcome) = outcome else { return };
-        let Phase::Recovering(recovering) = std::mem::replace(&mut self.phase, Phase::Failed) else { return };
+        let Phase::Recovering(recovering) = std::mem::replace(&mut self.phase, Phase::Failed) else {
+            return;
+        };
         match finish_recovery(&self.config, now, outcome, *recovering) {
             Ok(running) => self.phase = Phase::Running(Box::new(running)),
             Err(reason) => effects.push(Effect::DiskFailed(reason)),
@@ -176,11 +195,20 @@ fn finish_recovery(
     let Recovering { replay, io, early, .. } = recovering;
     let (tail, found, torn_tail) = match outcome {
         Outcome::Clean { tail, summary } => (tail, summary, false),
-        Outcome::TornTail { tail, summary, sequence, reason } => {
+        Outcome::TornTail {
+            tail,
+            summary,
+            sequence,
+            reason,
+        } => {
             tracing::warn!(disk = %config.disk, sequence, reason, "a torn tail was cut off: it was never acknowledged");
             (tail, summary, true)
         }
-        Outcome::LostAcknowledged { segment, sequence, evidence } => {
+        Outcome::LostAcknowledged {
+            segment,
+            sequence,
+            evidence,
+        } => {
             return Err(format!(
                 "disk {} has lost data that it had acknowledged: frame {sequence} in segment {segment}: {evidence}. Its \
                  replicas will not vote; format the disk anew and let their peers rebuild them",
@@ -188,7 +216,10 @@ fn finish_recovery(
             ));
         }
         Outcome::Unsupported { offset, error } => {
-            return Err(format!("disk {} at byte {offset}: {error}; use the version that wrote it", config.disk));
+            return Err(format!(
+                "disk {} at byte {offset}: {error}; use the version that wrote it",
+                config.disk
+            ));
         }
         Outcome::DiskTooShort { offset, asked, done } => {
             return Err(format!(
@@ -250,7 +281,9 @@ impl Running {
 
     /// The frame that opens the log is durable: the core serves.
     fn opened(&mut self) {
-        let Some((summary, early)) = self.opening.take() else { return };
+        let Some((summary, early)) = self.opening.take() else {
+            return;
+        };
         self.shared.effects.push(Effect::Recovered(summary));
         for event in early {
             self.take(event);
@@ -274,14 +307,19 @@ impl Running {
             Event::OpenDevice { device, spec, info } => {
                 self.devices.insert(device, spec.group);
                 let shared = &self.shared;
-                let gateway = self.gateways.entry(spec.group).or_insert_with(|| Gateway::new(spec, shared));
+                let gateway = self
+                    .gateways
+                    .entry(spec.group)
+                    .or_insert_with(|| Gateway::new(spec, shared));
                 gateway.open(device, info);
                 if let Some(group) = self.groups.get(&gateway.spec.group) {
                     gateway.leader_changed(&mut self.shared, group.leader());
                 }
             }
             Event::CloseDevice(device) => {
-                let Some(group) = self.devices.remove(&device) else { return };
+                let Some(group) = self.devices.remove(&device) else {
+                    return;
+                };
                 if let Some(gateway) = self.gateways.get_mut(&group) {
                     gateway.close(&mut self.shared, device);
                 }
@@ -303,7 +341,9 @@ impl Running {
     fn peer_message(&mut self, from: DiskId, message: PeerMessage) {
         match message {
             PeerMessage::Raft(wire) => {
-                let Some(group) = self.groups.get_mut(&wire.group) else { return };
+                let Some(group) = self.groups.get_mut(&wire.group) else {
+                    return;
+                };
                 self.dirty.insert(wire.group);
                 group.step(&mut self.shared, wire);
             }
@@ -321,7 +361,9 @@ impl Running {
                 self.dirty.insert(request.group);
                 group.request(&mut self.shared, origin, request.op);
             }
-            None => self.shared.reply(request.group, origin, GatewayResult::NotLeader { leader: None }),
+            None => self
+                .shared
+                .reply(request.group, origin, GatewayResult::NotLeader { leader: None }),
         }
     }
 
@@ -371,7 +413,12 @@ impl Running {
     fn peer_down(&mut self, disk: DiskId) {
         self.shared.links.lost(disk);
         for (number, group) in &mut self.groups {
-            let member = group.spec.members.iter().find(|member| member.disk == disk).map(|member| member.replica);
+            let member = group
+                .spec
+                .members
+                .iter()
+                .find(|member| member.disk == disk)
+                .map(|member| member.replica);
             if let Some(replica) = member {
                 group.unreachable(replica);
                 self.dirty.insert(*number);
@@ -383,16 +430,27 @@ impl Running {
     }
 
     fn written(&mut self, io: IoId, result: Result<(), DiskFault>) {
-        let Some(writing) = self.writing.remove(&io) else { return };
+        let Some(writing) = self.writing.remove(&io) else {
+            return;
+        };
         if let Err(fault) = result {
             // What the media holds now is unknown. A second flush that succeeds would prove nothing (DESIGN.md 4).
-            self.shared.effects.push(Effect::DiskFailed(format!("a durable write failed: {fault}")));
+            self.shared
+                .effects
+                .push(Effect::DiskFailed(format!("a durable write failed: {fault}")));
             return;
         }
         self.shared.measured(Stage::Disk, writing.since);
-        let Some(ticket) = self.shared.log.completed(io) else { return };
+        let Some(ticket) = self.shared.log.completed(io) else {
+            return;
+        };
         self.opened();
-        while let Some((due, number)) = self.shared.awaiting.first_key_value().map(|(due, number)| (*due, *number)) {
+        while let Some((due, number)) = self
+            .shared
+            .awaiting
+            .first_key_value()
+            .map(|(due, number)| (*due, *number))
+        {
             if due > ticket {
                 break;
             }
@@ -412,14 +470,18 @@ impl Running {
     }
 
     fn read(&mut self, io: IoId, result: Result<bytes::Bytes, DiskFault>) {
-        let Some(purpose) = self.shared.reads.remove(&io) else { return };
+        let Some(purpose) = self.shared.reads.remove(&io) else {
+            return;
+        };
         let number = match &purpose {
             Purpose::BlockRead { group, .. }
             | Purpose::Fetch { group, .. }
             | Purpose::Outbox { group, .. }
             | Purpose::External { group, .. } => *group,
         };
-        let Some(group) = self.groups.get_mut(&number) else { return };
+        let Some(group) = self.groups.get_mut(&number) else {
+            return;
+        };
         self.dirty.insert(number);
         let shared = &mut self.shared;
         match purpose {
@@ -464,13 +526,20 @@ impl Running {
         for write in writes {
             for placed in &write.placed {
                 if let Some(group) = self.groups.get_mut(&placed.group) {
-                    let location = Location { frame_offset: placed.frame_offset, payload_block: placed.payload_block };
+                    let location = Location {
+                        frame_offset: placed.frame_offset,
+                        payload_block: placed.payload_block,
+                    };
                     group.place(placed.index, placed.term, location);
                 }
             }
             self.writing.insert(write.io, Writing { since: self.shared.now });
             self.shared.measured(Stage::Queue, since);
-            self.shared.effects.push(Effect::Write { io: write.io, offset: write.offset, buffers: write.buffers });
+            self.shared.effects.push(Effect::Write {
+                io: write.io,
+                offset: write.offset,
+                buffers: write.buffers,
+            });
         }
         if is_any_composed {
             // What is left was not the oldest: its wait is counted from here, at most one frame's time too late.
@@ -480,7 +549,11 @@ impl Running {
 
     fn next_deadline(&self) -> Timestamp {
         let now = self.shared.now;
-        let gateways = self.gateways.values().filter_map(Gateway::next_deadline).filter(|deadline| *deadline > now);
+        let gateways = self
+            .gateways
+            .values()
+            .filter_map(Gateway::next_deadline)
+            .filter(|deadline| *deadline > now);
         gateways.fold(self.next_tick, Timestamp::min)
     }
 
@@ -489,7 +562,9 @@ impl Running {
             Command::CreateGroup(spec) => self.create_group(id, spec),
             Command::DropGroup(group) => self.drop_group(id, group),
             Command::Propose { group, data } => {
-                self.for_group(id, group, |group, shared| group.propose_command(shared, Origin::Command(id), &data));
+                self.for_group(id, group, |group, shared| {
+                    group.propose_command(shared, Origin::Command(id), &data)
+                });
             }
             Command::ReadBarrier(group) => {
                 self.for_group(id, group, |group, shared| group.barrier(shared, Origin::Command(id)));
@@ -500,7 +575,10 @@ impl Running {
             }),
             Command::Detach { spec, force } => {
                 let shared = &self.shared;
-                let gateway = self.gateways.entry(spec.group).or_insert_with(|| Gateway::new(spec, shared));
+                let gateway = self
+                    .gateways
+                    .entry(spec.group)
+                    .or_insert_with(|| Gateway::new(spec, shared));
                 gateway.detach(&mut self.shared, id, force);
             }
             Command::HandOver => {
@@ -539,9 +617,18 @@ impl Running {
         match Group::start(Recovered::empty(spec.clone()), true, &self.shared) {
             Ok(mut group) => {
                 // What the group writes from here on follows this record in the log.
-                let ticket = self.shared.log.push(Record::GroupCreated { spec, index: LogIndex(BASE), term: Term(BASE) });
+                let ticket = self.shared.log.push(Record::GroupCreated {
+                    spec,
+                    index: LogIndex(BASE),
+                    term: Term(BASE),
+                });
                 self.durable_commands.insert(ticket, id);
-                if group.spec.members.first().is_some_and(|member| member.replica == group.replica) {
+                if group
+                    .spec
+                    .members
+                    .first()
+                    .is_some_and(|member| member.replica == group.replica)
+                {
                     group.campaign();
                 }
                 self.groups.insert(number, group);
@@ -559,7 +646,9 @@ impl Running {
         }
         let distinct: BTreeSet<_> = spec.members.iter().map(|member| member.replica).collect();
         if distinct.len() != members || distinct.iter().any(|replica| replica.get() == 0) {
-            return Some(format!("the replica numbers of group {group} are not distinct and above 0"));
+            return Some(format!(
+                "the replica numbers of group {group} are not distinct and above 0"
+            ));
         }
         if self.dropped.contains(&group) {
             return Some(format!("group {group} was dropped from this disk for good"));

@@ -60,7 +60,9 @@ impl Replay {
         let commit = hard_state.commit;
         if commit > found.log.last() {
             let last = found.log.last();
-            return self.complain(format!("group {group} is committed to {commit} but its log ends at {last}"));
+            return self.complain(format!(
+                "group {group} is committed to {commit} but its log ends at {last}"
+            ));
         }
         found.log.set_hard_state(hard_state);
         if let Err(problem) = apply_to(found, commit) {
@@ -86,7 +88,13 @@ fn apply_to(found: &mut Recovered, commit: u64) -> Result<(), String> {
             let header = EntryHeader::decode(&entry.header)
                 .map_err(|error| format!("entry {index} of group {group}: {error}"))?;
             let payload_block = entry.location.map_or(0, |location| location.payload_block);
-            apply_header(&header, payload_block, &mut found.map, &mut found.epoch, &mut found.holder);
+            apply_header(
+                &header,
+                payload_block,
+                &mut found.map,
+                &mut found.epoch,
+                &mut found.holder,
+            );
         }
         found.applied_term = entry.term;
         found.applied = index;
@@ -101,14 +109,26 @@ impl RecoverySink for Replay {
     fn record(&mut self, record: RecoveredRecord) {
         match record {
             RecoveredRecord::Entry { placed, header } => {
-                let location =
-                    Some(Location { frame_offset: placed.frame_offset, payload_block: placed.payload_block });
+                let location = Some(Location {
+                    frame_offset: placed.frame_offset,
+                    payload_block: placed.payload_block,
+                });
                 // A copy, so that a header that is kept does not keep its whole frame's.
                 let header = Bytes::copy_from_slice(&header);
-                let entry = LogEntry { term: placed.term.get(), header, payload: Bytes::new(), location };
+                let entry = LogEntry {
+                    term: placed.term.get(),
+                    header,
+                    payload: Bytes::new(),
+                    location,
+                };
                 self.entry(placed.group, placed.index.get(), entry);
             }
-            RecoveredRecord::HardState { group, term, vote, commit } => {
+            RecoveredRecord::HardState {
+                group,
+                term,
+                vote,
+                commit,
+            } => {
                 let mut hard_state = HardState::default();
                 hard_state.set_term(term.get());
                 hard_state.set_vote(vote.get());

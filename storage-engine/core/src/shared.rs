@@ -30,7 +30,12 @@ pub(crate) enum Purpose {
     /// Headers of old entries, for raft-rs.
     Fetch { group: GroupId, fetch: u64 },
     /// The payload of an old entry, for a follower.
-    Outbox { group: GroupId, to: ReplicaId, serial: u64, entry: usize },
+    Outbox {
+        group: GroupId,
+        to: ReplicaId,
+        serial: u64,
+        entry: usize,
+    },
     /// The payload of a command, for the external state machine.
     External { group: GroupId, index: u64 },
 }
@@ -133,7 +138,9 @@ impl Shared {
 
     /// Queues a message to another core; false if its link is down.
     pub(crate) fn send(&mut self, to: DiskId, message: PeerMessage) -> bool {
-        let Some(queued) = self.links.up.get_mut(&to) else { return false };
+        let Some(queued) = self.links.up.get_mut(&to) else {
+            return false;
+        };
         *queued += message_bytes(&message);
         self.effects.push(Effect::Send { to, message });
         true

@@ -26,7 +26,9 @@ impl Timestamp {
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "584 years of nanoseconds fit in 64 bits")]
     pub const fn after(self, duration: Duration) -> Self {
-        Self { nanos: self.nanos.saturating_add(duration.as_nanos() as u64) }
+        Self {
+            nanos: self.nanos.saturating_add(duration.as_nanos() as u64),
+        }
     }
 
     /// Time since `earlier`; zero if `earlier` is later.

@@ -154,6 +154,7 @@ pub async fn run(
     let result = async {
         if let Err(error) = engine.start_disks() {
             tracing::error!(%error, "a disk is not claimed");
+            engine.disks.fail_unclaimed(&error.to_string());
         }
         require_disk(&engine.disks)?;
         tracing::info!(

@@ -264,7 +264,9 @@ struct FakeThread {
 }
 
 impl DiskThread for FakeThread {
-    fn set_peer(&self, _disk: DiskId, _address: SocketAddr) {}
+    fn set_peer(&self, _disk: DiskId, _address: SocketAddr) -> bool {
+        true
+    }
     fn adopt_peer(&self, _socket: OwnedFd, _from: DiskId) {}
     fn adopt_stream(&self, _socket: OwnedFd, _session: Box<dyn FrontendSession>, _info: DeviceInfo, _spec: GroupSpec) {}
     fn close_streams_of(&self, _group: GroupId) {}

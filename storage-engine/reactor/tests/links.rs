@@ -109,6 +109,21 @@ fn log() -> &'static Mutex<Vec<u8>> {
     })
 }
 
+/// A receiver that answers every write, over its own link, and passes on what arrived.
+fn answer_writes(event: Event, effects: &mut Vec<Effect>, arrivals: &mpsc::Sender<(DiskId, Bytes)>) {
+    let Event::Peer { from, messages } = event else { return };
+    for message in messages {
+        let PeerMessage::Request(GatewayRequest { group, request, op }) = message else {
+            continue;
+        };
+        let GatewayOp::Write { payload, .. } = op else { continue };
+        let result = GatewayResult::Done;
+        let message = PeerMessage::Reply(GatewayReply { group, request, result });
+        effects.push(Effect::Send { to: from, message });
+        arrivals.send((from, payload)).unwrap();
+    }
+}
+
 #[test]
 fn a_frame_crosses_between_two_reactors_and_its_payload_lands_aligned() {
     let bench = Bench::new();
@@ -116,31 +131,8 @@ fn a_frame_crosses_between_two_reactors_and_its_payload_lands_aligned() {
     let (events, sender_events) = mpsc::channel();
     let (sender, sender_id) = bench.start("sender", teller(events, Arc::clone(&peers)));
 
-    // The receiver answers every write, over its own link.
     let (arrivals, received) = mpsc::channel();
-    let echo = Fake(move |_, event: Event, effects: &mut Vec<Effect>| {
-        if let Event::Peer { from, messages } = event {
-            for message in messages {
-                if let PeerMessage::Request(GatewayRequest {
-                    group,
-                    request,
-                    op: GatewayOp::Write { payload, .. },
-                }) = message
-                {
-                    let reply = GatewayReply {
-                        group,
-                        request,
-                        result: GatewayResult::Done,
-                    };
-                    effects.push(Effect::Send {
-                        to: from,
-                        message: PeerMessage::Reply(reply),
-                    });
-                    arrivals.send((from, payload)).unwrap();
-                }
-            }
-        }
-    });
+    let echo = Fake(move |_, event: Event, effects: &mut Vec<Effect>| answer_writes(event, effects, &arrivals));
     let (receiver, receiver_id) = bench.start("receiver", echo);
 
     let (to_sender, to_receiver) = (sender.clone(), receiver.clone());

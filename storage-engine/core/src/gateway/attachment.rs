@@ -48,7 +48,10 @@ impl Attachment {
     }
 
     pub(super) fn is_reply(&self, request: u64) -> bool {
-        [self.asked, self.giving_back].iter().flatten().any(|asked| asked.request == request)
+        [self.asked, self.giving_back]
+            .iter()
+            .flatten()
+            .any(|asked| asked.request == request)
     }
 
     /// A write under the present epoch is in doubt, or a request for the attachment is: take it anew.
@@ -98,13 +101,29 @@ impl Gateway {
             return;
         }
         let node = shared.config.node;
-        let mode = if self.attachment.is_renewal { AttachMode::Resume } else { AttachMode::Take };
-        let op = GatewayOp::Attach { holder: node, mode, requester: node };
-        self.attachment.asked = self.send(shared, op).map(|(request, to)| Asked { request, to, at: shared.now });
+        let mode = if self.attachment.is_renewal {
+            AttachMode::Resume
+        } else {
+            AttachMode::Take
+        };
+        let op = GatewayOp::Attach {
+            holder: node,
+            mode,
+            requester: node,
+        };
+        self.attachment.asked = self.send(shared, op).map(|(request, to)| Asked {
+            request,
+            to,
+            at: shared.now,
+        });
     }
 
     pub(super) fn attachment_reply(&mut self, shared: &mut Shared, request: u64, result: GatewayResult) {
-        if self.attachment.giving_back.is_some_and(|asked| asked.request == request) {
+        if self
+            .attachment
+            .giving_back
+            .is_some_and(|asked| asked.request == request)
+        {
             self.attachment.giving_back = None;
             return;
         }
@@ -133,7 +152,12 @@ impl Gateway {
             return;
         }
         self.attachment.busy_since = None;
-        self.fail_writes(shared, &BlockError::Busy { holder: holder.to_owned() });
+        self.fail_writes(
+            shared,
+            &BlockError::Busy {
+                holder: holder.to_owned(),
+            },
+        );
     }
 
     /// Another node has attached since: what this one holds may not be written any more, now or later.
@@ -149,15 +173,25 @@ impl Gateway {
 
     /// Gives the attachment back once no frontend is left.
     pub(super) fn settle(&mut self, shared: &mut Shared) {
-        if self.attachment.giving_back.is_some_and(|asked| shared.now.since(asked.at) > DETACH_TIMEOUT) {
+        if self
+            .attachment
+            .giving_back
+            .is_some_and(|asked| shared.now.since(asked.at) > DETACH_TIMEOUT)
+        {
             self.attachment.giving_back = None;
         }
         if !self.devices.is_empty() || !self.operations.is_empty() {
             return;
         }
-        let Some(epoch) = self.attachment.epoch.take() else { return };
+        let Some(epoch) = self.attachment.epoch.take() else {
+            return;
+        };
         self.attachment.is_renewal = false;
         let sent = self.send(shared, GatewayOp::Detach { epoch });
-        self.attachment.giving_back = sent.map(|(request, to)| Asked { request, to, at: shared.now });
+        self.attachment.giving_back = sent.map(|(request, to)| Asked {
+            request,
+            to,
+            at: shared.now,
+        });
     }
 }

@@ -19,7 +19,9 @@ impl Gateway {
                 self.send_again(part);
                 self.pause(shared);
             }
-            GatewayResult::Failed(BlockError::Fenced { .. }) if self.parts.get(&part).is_some_and(super::Part::is_write) => {
+            GatewayResult::Failed(BlockError::Fenced { .. })
+                if self.parts.get(&part).is_some_and(super::Part::is_write) =>
+            {
                 // Refused under the epoch it was sent with. If this node still holds the volume, a delayed request of
                 // its own raised the epoch, and renewing succeeds; if not, renewing is what finds out.
                 let sent_under = self.parts.get(&part).and_then(|part| part.sent).map(|sent| sent.epoch);
@@ -42,7 +44,9 @@ impl Gateway {
     fn end_part(&mut self, shared: &mut Shared, number: u64, result: GatewayResult) {
         let Some(part) = self.parts.remove(&number) else { return };
         self.unsent.remove(&number);
-        let Some(operation) = self.operations.get_mut(&part.operation) else { return };
+        let Some(operation) = self.operations.get_mut(&part.operation) else {
+            return;
+        };
         operation.missing -= 1;
         match result {
             GatewayResult::Read(pieces) => {
@@ -67,7 +71,9 @@ impl Gateway {
 
     /// Ends an operation, and starts those that waited for its range.
     pub(super) fn finish(&mut self, shared: &mut Shared, number: u64) {
-        let Some(operation) = self.operations.remove(&number) else { return };
+        let Some(operation) = self.operations.remove(&number) else {
+            return;
+        };
         self.answer(shared, operation);
         for next in self.locks.unlock(number) {
             self.run(shared, next);
@@ -94,16 +100,27 @@ impl Gateway {
             BlockOp::Read { .. } => shared.measured(Stage::Read, since),
             _ => {}
         }
-        shared.effects.push(Effect::DeviceReply { device, tag, result: operation.result() });
+        shared.effects.push(Effect::DeviceReply {
+            device,
+            tag,
+            result: operation.result(),
+        });
     }
 
     /// Fails every write that is under way, sent or not.
     pub(super) fn fail_writes(&mut self, shared: &mut Shared, error: &BlockError) {
         let is_write = |operation: &Operation| {
-            matches!(operation.op, BlockOp::Write { .. } | BlockOp::Trim { .. } | BlockOp::WriteZeroes { .. })
+            matches!(
+                operation.op,
+                BlockOp::Write { .. } | BlockOp::Trim { .. } | BlockOp::WriteZeroes { .. }
+            )
         };
-        let doomed: Vec<u64> =
-            self.operations.iter().filter(|(_, operation)| is_write(operation)).map(|(number, _)| *number).collect();
+        let doomed: Vec<u64> = self
+            .operations
+            .iter()
+            .filter(|(_, operation)| is_write(operation))
+            .map(|(number, _)| *number)
+            .collect();
         let parts: Vec<u64> = self
             .parts
             .iter()
@@ -141,7 +158,9 @@ impl Operation {
                 let cut = plan::trim_read(pieces, offset, u64::from(length));
                 let answered: u64 = cut.iter().map(ReadPiece::len).sum();
                 if answered != u64::from(length) {
-                    return Err(BlockError::Io(format!("the leader answered {answered} of {length} bytes")));
+                    return Err(BlockError::Io(format!(
+                        "the leader answered {answered} of {length} bytes"
+                    )));
                 }
                 BlockReply::Read(cut)
             }

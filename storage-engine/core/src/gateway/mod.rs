@@ -93,7 +93,9 @@ struct Part {
 enum PartKind {
     Blocks(Piece),
     /// The control plane takes the attachment away.
-    Detach { force: bool },
+    Detach {
+        force: bool,
+    },
 }
 
 /// See the module.
@@ -117,7 +119,11 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(spec: GroupSpec, shared: &Shared) -> Self {
-        let local = spec.members.iter().find(|member| member.disk == shared.config.disk).map(|member| member.replica);
+        let local = spec
+            .members
+            .iter()
+            .find(|member| member.disk == shared.config.disk)
+            .map(|member| member.replica);
         Self {
             spec,
             local,
@@ -160,7 +166,10 @@ impl Gateway {
         if let Err(error) = plan::check(&op, state.info.size_bytes, state.info.read_only) {
             return reply_now(shared, client, Err(error));
         }
-        let is_write = matches!(op, BlockOp::Write { .. } | BlockOp::Trim { .. } | BlockOp::WriteZeroes { .. });
+        let is_write = matches!(
+            op,
+            BlockOp::Write { .. } | BlockOp::Trim { .. } | BlockOp::WriteZeroes { .. }
+        );
         if let (Some(current), true) = (state.fenced, is_write) {
             return reply_now(shared, client, Err(BlockError::Fenced { current: current.get() }));
         }
@@ -212,7 +221,9 @@ impl Gateway {
 
     /// Starts an operation whose range is locked: first the reads of its partial blocks, if it has any.
     fn run(&mut self, shared: &mut Shared, number: u64) {
-        let Some(operation) = self.operations.get_mut(&number) else { return };
+        let Some(operation) = self.operations.get_mut(&number) else {
+            return;
+        };
         let edges = match &operation.op {
             BlockOp::Write { offset, data } => plan::partial_blocks(*offset, data.len() as u64),
             BlockOp::WriteZeroes { offset, length, .. } => plan::partial_blocks(*offset, *length),
@@ -225,7 +236,12 @@ impl Gateway {
         operation.edges.clone_from(&edges);
         let reads = edges
             .into_iter()
-            .flat_map(|block| plan::reads(Range { first: block, end: block + 1 }))
+            .flat_map(|block| {
+                plan::reads(Range {
+                    first: block,
+                    end: block + 1,
+                })
+            })
             .map(PartKind::Blocks)
             .collect();
         self.add_parts(number, reads);
@@ -233,7 +249,9 @@ impl Gateway {
 
     /// Starts the body of an operation; the partial blocks of a write have been read.
     fn run_body(&mut self, shared: &mut Shared, number: u64) {
-        let Some(operation) = self.operations.get_mut(&number) else { return };
+        let Some(operation) = self.operations.get_mut(&number) else {
+            return;
+        };
         operation.reads_edges = false;
         let edges = operation.take_edges();
         let parts: Vec<PartKind> = match (operation.client, &operation.op) {
@@ -247,12 +265,23 @@ impl Gateway {
     }
 
     fn add_parts(&mut self, operation: u64, pieces: Vec<PartKind>) {
-        let Some(state) = self.operations.get_mut(&operation) else { return };
+        let Some(state) = self.operations.get_mut(&operation) else {
+            return;
+        };
         state.missing = pieces.len();
         let is_edge = state.reads_edges;
         for (position, piece) in pieces.into_iter().enumerate() {
             self.part_last += 1;
-            self.parts.insert(self.part_last, Part { operation, position, piece, is_edge, sent: None });
+            self.parts.insert(
+                self.part_last,
+                Part {
+                    operation,
+                    position,
+                    piece,
+                    is_edge,
+                    sent: None,
+                },
+            );
             self.unsent.insert(self.part_last);
         }
     }
@@ -283,7 +312,11 @@ impl Operation {
     fn take_edges(&mut self) -> Vec<(u64, Bytes)> {
         let pieces = std::mem::take(&mut self.pieces);
         let edges = std::mem::take(&mut self.edges);
-        edges.into_iter().zip(pieces.values()).map(|(block, read)| (block, plan::one_block(read))).collect()
+        edges
+            .into_iter()
+            .zip(pieces.values())
+            .map(|(block, read)| (block, plan::one_block(read)))
+            .collect()
     }
 }
 
@@ -299,12 +332,20 @@ fn body(op: &BlockOp, edges: &[(u64, Bytes)]) -> Vec<Piece> {
             plan::writes(first, &merged)
         }
         BlockOp::Trim { offset, length } => plan::zeros(plan::inside(*offset, *length), false),
-        BlockOp::WriteZeroes { offset, length, no_hole } => {
+        BlockOp::WriteZeroes {
+            offset,
+            length,
+            no_hole,
+        } => {
             let mut pieces = plan::zeros(plan::inside(*offset, *length), *no_hole);
             pieces.extend(plan::zeroed_edges(*offset, *length, edges));
             pieces
         }
-        BlockOp::Status { offset, length, extents_max } => plan::status(*offset, *length, *extents_max),
+        BlockOp::Status {
+            offset,
+            length,
+            extents_max,
+        } => plan::status(*offset, *length, *extents_max),
         BlockOp::Flush => Vec::new(),
     }
 }

@@ -12,10 +12,25 @@ use super::ranges::Range;
 /// A piece of a request: what one message to the leader asks for. Epochs are filled in when it is sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Piece {
-    Read { lba: Lba, blocks: u32 },
-    Write { lba: Lba, block_crcs: Vec<u32>, payload: Bytes },
-    Zero { lba: Lba, blocks: u64, allocate: bool },
-    Status { lba: Lba, blocks: u64, extents_max: u32 },
+    Read {
+        lba: Lba,
+        blocks: u32,
+    },
+    Write {
+        lba: Lba,
+        block_crcs: Vec<u32>,
+        payload: Bytes,
+    },
+    Zero {
+        lba: Lba,
+        blocks: u64,
+        allocate: bool,
+    },
+    Status {
+        lba: Lba,
+        blocks: u64,
+        extents_max: u32,
+    },
 }
 
 impl Piece {
@@ -39,7 +54,11 @@ pub(crate) fn check(op: &BlockOp, size_bytes: u64, is_read_only: bool) -> Result
         return Err(BlockError::Invalid("a request of more than 32 MiB"));
     }
     if offset.checked_add(length).is_none_or(|end| end > size_bytes) {
-        return Err(BlockError::OutOfRange { offset, length, size_bytes });
+        return Err(BlockError::OutOfRange {
+            offset,
+            length,
+            size_bytes,
+        });
     }
     if is_write && is_read_only {
         return Err(BlockError::ReadOnly);
@@ -49,13 +68,19 @@ pub(crate) fn check(op: &BlockOp, size_bytes: u64, is_read_only: bool) -> Result
 
 /// The blocks that a range of bytes touches.
 pub(crate) fn touched(offset: u64, length: u64) -> Range {
-    Range { first: offset / BLOCK_BYTES, end: (offset + length).div_ceil(BLOCK_BYTES) }
+    Range {
+        first: offset / BLOCK_BYTES,
+        end: (offset + length).div_ceil(BLOCK_BYTES),
+    }
 }
 
 /// The blocks that lie wholly inside a range of bytes.
 pub(crate) fn inside(offset: u64, length: u64) -> Range {
     let first = offset.div_ceil(BLOCK_BYTES);
-    Range { first, end: ((offset + length) / BLOCK_BYTES).max(first) }
+    Range {
+        first,
+        end: ((offset + length) / BLOCK_BYTES).max(first),
+    }
 }
 
 /// Reads of at most an entry's blocks that cover a range.
@@ -70,7 +95,11 @@ pub(crate) fn writes(first: u64, payload: &Bytes) -> Vec<Piece> {
     chunks(Range { first, end })
         .map(|(lba, blocks)| {
             let payload = rest.split_to((blocks * BLOCK_SIZE) as usize);
-            Piece::Write { lba, block_crcs: block_crcs(&payload), payload }
+            Piece::Write {
+                lba,
+                block_crcs: block_crcs(&payload),
+                payload,
+            }
         })
         .collect()
 }
@@ -81,7 +110,11 @@ pub(crate) fn zeros(range: Range, allocate: bool) -> Vec<Piece> {
     if blocks == 0 {
         return Vec::new();
     }
-    vec![Piece::Zero { lba: Lba(range.first), blocks, allocate }]
+    vec![Piece::Zero {
+        lba: Lba(range.first),
+        blocks,
+        allocate,
+    }]
 }
 
 /// Writes of the partial blocks of a zeroed range: what they held, with the range's bytes zeroed.
@@ -102,7 +135,11 @@ pub(crate) fn zeroed_edges(offset: u64, length: u64, edges: &[(u64, Bytes)]) -> 
 pub(crate) fn status(offset: u64, length: u64, extents_max: u32) -> Vec<Piece> {
     let range = touched(offset, length);
     let blocks = (range.end - range.first).min(crate::group::STATUS_BLOCKS_MAX);
-    vec![Piece::Status { lba: Lba(range.first), blocks, extents_max }]
+    vec![Piece::Status {
+        lba: Lba(range.first),
+        blocks,
+        extents_max,
+    }]
 }
 
 /// Cuts extents of whole blocks to a byte range.
@@ -226,7 +263,11 @@ mod tests {
 
     #[test]
     fn a_read_is_cut_to_what_was_asked() {
-        let pieces = vec![BlockPiece::Zeros(1), BlockPiece::Data(Bytes::from(vec![1; 4096])), BlockPiece::Zeros(1)];
+        let pieces = vec![
+            BlockPiece::Zeros(1),
+            BlockPiece::Data(Bytes::from(vec![1; 4096])),
+            BlockPiece::Zeros(1),
+        ];
         let cut = trim_read(pieces, 4000, 8192);
         let lengths: Vec<u64> = cut.iter().map(ReadPiece::len).collect();
         assert_eq!(lengths, vec![96, 4096, 4000]);
@@ -237,17 +278,33 @@ mod tests {
         let payload = Bytes::from(vec![3; 300 * 4096]);
         let pieces = writes(10, &payload);
         assert_eq!(pieces.len(), 2);
-        let Piece::Write { lba, payload: second, block_crcs } = &pieces[1] else { unreachable!() };
+        let Piece::Write {
+            lba,
+            payload: second,
+            block_crcs,
+        } = &pieces[1]
+        else {
+            unreachable!()
+        };
         assert_eq!((lba.0, second.len(), block_crcs.len()), (266, 44 * 4096, 44));
         assert_eq!(second.as_ptr(), payload[256 * 4096..].as_ptr());
     }
 
     #[test]
     fn requests_outside_the_volume_are_refused() {
-        let read = BlockOp::Read { offset: 4096, length: 4097 };
+        let read = BlockOp::Read {
+            offset: 4096,
+            length: 4097,
+        };
         assert!(matches!(check(&read, 8192, false), Err(BlockError::OutOfRange { .. })));
-        let trim = BlockOp::Trim { offset: u64::MAX, length: 2 };
+        let trim = BlockOp::Trim {
+            offset: u64::MAX,
+            length: 2,
+        };
         assert!(matches!(check(&trim, 8192, false), Err(BlockError::OutOfRange { .. })));
-        assert_eq!(check(&BlockOp::Trim { offset: 0, length: 8 }, 8192, true), Err(BlockError::ReadOnly));
+        assert_eq!(
+            check(&BlockOp::Trim { offset: 0, length: 8 }, 8192, true),
+            Err(BlockError::ReadOnly)
+        );
     }
 }

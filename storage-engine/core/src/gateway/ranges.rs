@@ -28,7 +28,11 @@ pub(crate) struct RangeLocks {
 impl RangeLocks {
     /// Locks `range` for `op`, or queues it; true if it is locked now.
     pub(crate) fn lock(&mut self, op: u64, range: Range) -> bool {
-        let is_free = !self.held.values().chain(self.waiting.values()).any(|other| other.overlaps(range));
+        let is_free = !self
+            .held
+            .values()
+            .chain(self.waiting.values())
+            .any(|other| other.overlaps(range));
         let place = if is_free { &mut self.held } else { &mut self.waiting };
         place.insert(op, range);
         is_free
@@ -36,7 +40,9 @@ impl RangeLocks {
 
     /// Releases what `op` holds; returns the operations whose ranges are locked now.
     pub(crate) fn unlock(&mut self, op: u64) -> Vec<u64> {
-        let Some(freed) = self.held.remove(&op).or_else(|| self.waiting.remove(&op)) else { return Vec::new() };
+        let Some(freed) = self.held.remove(&op).or_else(|| self.waiting.remove(&op)) else {
+            return Vec::new();
+        };
         let mut granted = Vec::new();
         let mut earlier: Vec<Range> = Vec::new();
         for (waiting, range) in &self.waiting {
@@ -70,7 +76,7 @@ mod tests {
         assert!(locks.lock(1, range(0, 4)));
         assert!(locks.lock(2, range(4, 8)));
         assert!(!locks.lock(3, range(3, 5)));
-        assert!(!locks.lock(4, range(0, 1)) , "block 0 is held by 1");
+        assert!(!locks.lock(4, range(0, 1)), "block 0 is held by 1");
         assert!(!locks.lock(5, range(4, 5)), "behind 2 and 3");
         assert_eq!(locks.unlock(1), vec![4], "3 still waits for 2");
         assert_eq!(locks.unlock(2), vec![3], "5 waits for 3");

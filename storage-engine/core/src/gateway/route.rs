@@ -41,7 +41,10 @@ impl Gateway {
         if self.unsent.is_empty() || shared.now < self.route.not_before {
             return;
         }
-        let wants_attachment = self.unsent.iter().any(|part| self.parts.get(part).is_some_and(super::Part::needs_attachment));
+        let wants_attachment = self
+            .unsent
+            .iter()
+            .any(|part| self.parts.get(part).is_some_and(super::Part::needs_attachment));
         if wants_attachment && self.attachment.epoch().is_none() {
             self.attach(shared);
         }
@@ -50,16 +53,27 @@ impl Gateway {
             .unsent
             .iter()
             .copied()
-            .filter(|part| self.parts.get(part).is_some_and(|part| epoch.is_some() || !part.needs_attachment()))
+            .filter(|part| {
+                self.parts
+                    .get(part)
+                    .is_some_and(|part| epoch.is_some() || !part.needs_attachment())
+            })
             .collect();
         for part in ready {
             let Some(state) = self.parts.get(&part) else { continue };
             let op = operation_for(&state.piece, epoch.unwrap_or_default());
-            let Some((request, to)) = self.send(shared, op) else { break };
+            let Some((request, to)) = self.send(shared, op) else {
+                break;
+            };
             self.unsent.remove(&part);
             self.requests.insert(request, part);
             if let Some(state) = self.parts.get_mut(&part) {
-                state.sent = Some(Sent { request, to, at: shared.now, epoch: epoch.unwrap_or_default() });
+                state.sent = Some(Sent {
+                    request,
+                    to,
+                    at: shared.now,
+                    epoch: epoch.unwrap_or_default(),
+                });
             }
         }
     }
@@ -68,7 +82,11 @@ impl Gateway {
     pub(super) fn send(&mut self, shared: &mut Shared, op: GatewayOp) -> Option<(u64, ReplicaId)> {
         let (to, disk) = self.target(shared)?;
         self.request_last += 1;
-        let request = GatewayRequest { group: self.spec.group, request: self.request_last, op };
+        let request = GatewayRequest {
+            group: self.spec.group,
+            request: self.request_last,
+            op,
+        };
         if disk == shared.config.disk {
             shared.local_requests.push_back(request);
         } else if !shared.send(disk, PeerMessage::Request(request)) {
@@ -82,7 +100,9 @@ impl Gateway {
         let is_reachable = |disk: DiskId| disk == shared.config.disk || shared.links.is_up(disk);
         let members = &self.spec.members;
         if let Some(leader) = self.route.leader {
-            let place = members.iter().position(|member| member.replica == leader && is_reachable(member.disk));
+            let place = members
+                .iter()
+                .position(|member| member.replica == leader && is_reachable(member.disk));
             if let Some(place) = place {
                 return Some((members[place].replica, members[place].disk));
             }
@@ -124,10 +144,20 @@ impl Gateway {
 
     /// A link broke: what was sent over it is in doubt.
     pub(crate) fn link_lost(&mut self, shared: &mut Shared, disk: DiskId) {
-        let Some(lost) = self.spec.members.iter().find(|member| member.disk == disk).map(|member| member.replica) else {
+        let Some(lost) = self
+            .spec
+            .members
+            .iter()
+            .find(|member| member.disk == disk)
+            .map(|member| member.replica)
+        else {
             return;
         };
-        if self.parts.values().any(|part| part.sent.is_some_and(|sent| sent.to == lost)) {
+        if self
+            .parts
+            .values()
+            .any(|part| part.sent.is_some_and(|sent| sent.to == lost))
+        {
             self.fail_over(shared);
         }
         self.attachment.link_lost(lost);
@@ -172,7 +202,9 @@ impl Gateway {
         };
         if self.parts.values().any(|part| part.sent.as_ref().is_some_and(is_late)) {
             let known = self.route.leader.filter(|leader| {
-                self.parts.values().all(|part| part.sent.is_none_or(|sent| sent.to != *leader || !is_late(&sent)))
+                self.parts
+                    .values()
+                    .all(|part| part.sent.is_none_or(|sent| sent.to != *leader || !is_late(&sent)))
             });
             self.fail_over(shared);
             self.route.leader = known;
@@ -199,9 +231,10 @@ impl Gateway {
     pub(super) fn prefer_local_leader(&mut self, shared: &mut Shared) {
         let Some(local) = self.local else { return };
         let is_elsewhere = self.route.leader.is_some_and(|leader| leader != local);
-        let is_due = self.route.preferred_at.is_none_or(|at| {
-            self.attachment.epoch().is_some() && shared.now.since(at) >= PREFER_PAUSE
-        });
+        let is_due = self
+            .route
+            .preferred_at
+            .is_none_or(|at| self.attachment.epoch().is_some() && shared.now.since(at) >= PREFER_PAUSE);
         if !(shared.config.limits.move_leadership && is_elsewhere && is_due) || self.devices.is_empty() {
             return;
         }
@@ -212,7 +245,11 @@ impl Gateway {
     /// Sends what wants no reply.
     fn tell(&mut self, shared: &mut Shared, op: GatewayOp) {
         let Some((_, disk)) = self.target(shared) else { return };
-        let request = GatewayRequest { group: self.spec.group, request: NO_REPLY, op };
+        let request = GatewayRequest {
+            group: self.spec.group,
+            request: NO_REPLY,
+            op,
+        };
         if disk == shared.config.disk {
             shared.local_requests.push_back(request);
         } else {
@@ -229,14 +266,38 @@ impl Gateway {
 fn operation_for(piece: &PartKind, epoch: Epoch) -> GatewayOp {
     match piece.clone() {
         PartKind::Blocks(Piece::Read { lba, blocks }) => GatewayOp::Read { lba, blocks },
-        PartKind::Blocks(Piece::Write { lba, block_crcs, payload }) => {
-            GatewayOp::Write { epoch, lba, block_crcs, payload }
-        }
-        PartKind::Blocks(Piece::Zero { lba, blocks, allocate }) => GatewayOp::Zero { epoch, lba, blocks, allocate },
-        PartKind::Blocks(Piece::Status { lba, blocks, extents_max }) => GatewayOp::Status { lba, blocks, extents_max },
+        PartKind::Blocks(Piece::Write {
+            lba,
+            block_crcs,
+            payload,
+        }) => GatewayOp::Write {
+            epoch,
+            lba,
+            block_crcs,
+            payload,
+        },
+        PartKind::Blocks(Piece::Zero { lba, blocks, allocate }) => GatewayOp::Zero {
+            epoch,
+            lba,
+            blocks,
+            allocate,
+        },
+        PartKind::Blocks(Piece::Status {
+            lba,
+            blocks,
+            extents_max,
+        }) => GatewayOp::Status {
+            lba,
+            blocks,
+            extents_max,
+        },
         PartKind::Detach { force } => {
             let mode = if force { AttachMode::Force } else { AttachMode::Take };
-            GatewayOp::Attach { holder: NodeId::NIL, mode, requester: NodeId::NIL }
+            GatewayOp::Attach {
+                holder: NodeId::NIL,
+                mode,
+                requester: NodeId::NIL,
+            }
         }
     }
 }

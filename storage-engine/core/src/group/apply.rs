@@ -38,20 +38,26 @@ pub(crate) fn apply_header(
     holder: &mut NodeId,
 ) -> Verdict {
     match header {
-        EntryHeader::Write { epoch: written_under, .. } | EntryHeader::Zero { epoch: written_under, .. }
-            if written_under != epoch =>
-        {
-            Verdict::Fenced(*epoch)
+        EntryHeader::Write {
+            epoch: written_under, ..
         }
+        | EntryHeader::Zero {
+            epoch: written_under, ..
+        } if written_under != epoch => Verdict::Fenced(*epoch),
         EntryHeader::Write { lba, block_crcs, .. } => {
             map.write(*lba, DiskBlock(payload_block), block_crcs);
             Verdict::Done
         }
-        EntryHeader::Zero { lba, blocks, allocate, .. } => {
+        EntryHeader::Zero {
+            lba, blocks, allocate, ..
+        } => {
             map.zero(*lba, *blocks, *allocate);
             Verdict::Done
         }
-        EntryHeader::Attach { epoch: next, holder: taker } => {
+        EntryHeader::Attach {
+            epoch: next,
+            holder: taker,
+        } => {
             if *next != epoch.next() {
                 return Verdict::AttachLost;
             }
@@ -65,7 +71,9 @@ pub(crate) fn apply_header(
 
 impl Group {
     pub(super) fn apply(&mut self, shared: &mut Shared, committed: Vec<Entry>) {
-        let Some(last) = committed.last().map(|entry| entry.index) else { return };
+        let Some(last) = committed.last().map(|entry| entry.index) else {
+            return;
+        };
         for entry in committed {
             assert_eq!(entry.index, self.applied + 1, "entries are applied in order");
             self.apply_entry(shared, &entry);
@@ -79,12 +87,22 @@ impl Group {
     }
 
     fn apply_entry(&mut self, shared: &mut Shared, entry: &Entry) {
-        let verdict = if entry.data.is_empty() { Verdict::Done } else { self.apply_data(shared, entry) };
-        let Some(proposal) = self.proposals.remove(&entry.index) else { return };
+        let verdict = if entry.data.is_empty() {
+            Verdict::Done
+        } else {
+            self.apply_data(shared, entry)
+        };
+        let Some(proposal) = self.proposals.remove(&entry.index) else {
+            return;
+        };
         self.proposal_bytes = self.proposal_bytes.saturating_sub(proposal.bytes);
         if proposal.term != entry.term {
             // Another leader's entry took the index: the proposal is gone for good.
-            shared.reply(self.spec.group, proposal.origin, GatewayResult::NotLeader { leader: self.leader() });
+            shared.reply(
+                self.spec.group,
+                proposal.origin,
+                GatewayResult::NotLeader { leader: self.leader() },
+            );
             return;
         }
         shared.measured(Stage::Commit, proposal.since);
@@ -130,7 +148,11 @@ impl Group {
             match proposal.origin {
                 Origin::Command(id) => shared.end_command(id, Err(crate::event::CommandError::Uncertain)),
                 origin => {
-                    shared.reply(self.spec.group, origin, GatewayResult::NotLeader { leader: self.leader() });
+                    shared.reply(
+                        self.spec.group,
+                        origin,
+                        GatewayResult::NotLeader { leader: self.leader() },
+                    );
                 }
             }
         }
@@ -142,12 +164,19 @@ impl Group {
             let leader = self.leader_member().cloned();
             shared.end_command(id, Err(crate::event::CommandError::NotLeader { leader }));
         } else {
-            shared.reply(self.spec.group, origin, GatewayResult::NotLeader { leader: self.leader() });
+            shared.reply(
+                self.spec.group,
+                origin,
+                GatewayResult::NotLeader { leader: self.leader() },
+            );
         }
     }
 }
 
-#[expect(clippy::panic, reason = "an invariant of the log is broken: going on would diverge from the other replicas")]
+#[expect(
+    clippy::panic,
+    reason = "an invariant of the log is broken: going on would diverge from the other replicas"
+)]
 fn unreachable_entry(group: &Group, index: u64, why: &str) -> ! {
     panic!("group {} entry {index} cannot be applied: {why}", group.spec.group)
 }

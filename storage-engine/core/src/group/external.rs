@@ -52,13 +52,22 @@ impl Group {
             }
             let index = delivered + 1;
             // An external group's headers are never evicted, so that what is applied is in memory.
-            let Some(entry) = self.node.store().get(index) else { break };
-            let header = if entry.header.is_empty() { None } else { EntryHeader::decode(&entry.header).ok() };
+            let Some(entry) = self.node.store().get(index) else {
+                break;
+            };
+            let header = if entry.header.is_empty() {
+                None
+            } else {
+                EntryHeader::decode(&entry.header).ok()
+            };
             let payload_block = entry.location.map_or(0, |location| location.payload_block);
             match header {
                 Some(header @ EntryHeader::Command { .. }) => {
                     self.external.is_reading = true;
-                    let purpose = Purpose::External { group: self.spec.group, index };
+                    let purpose = Purpose::External {
+                        group: self.spec.group,
+                        index,
+                    };
                     #[allow(clippy::cast_possible_truncation, reason = "a command has at most 1 MiB")]
                     let length = (u64::from(header.payload_blocks()) * BLOCK_BYTES) as u32;
                     shared.read(payload_block * BLOCK_BYTES, length, purpose);
@@ -73,25 +82,45 @@ impl Group {
     pub(crate) fn external_read(&mut self, shared: &mut Shared, index: u64, result: Result<Bytes, DiskFault>) {
         self.external.is_reading = false;
         let group = self.spec.group;
-        let header = self.node.store().get(index).and_then(|entry| EntryHeader::decode(&entry.header).ok());
-        let Some(EntryHeader::Command { length, block_crcs }) = header else { return };
+        let header = self
+            .node
+            .store()
+            .get(index)
+            .and_then(|entry| EntryHeader::decode(&entry.header).ok());
+        let Some(EntryHeader::Command { length, block_crcs }) = header else {
+            return;
+        };
         match result {
             Ok(payload) if blocks_match(&payload, &block_crcs) => {
                 let data = payload.slice(..length as usize);
-                shared.effects.push(Effect::Apply { group, index: LogIndex(index), data });
+                shared.effects.push(Effect::Apply {
+                    group,
+                    index: LogIndex(index),
+                    data,
+                });
                 self.external.delivered = Some(index);
                 if let Some(Origin::Command(id)) = self.external.replies.remove(&index) {
                     shared.end_command(id, Ok(CommandReply::Committed(LogIndex(index))));
                 }
             }
-            Ok(_) => fail(shared, &format!("the payload of command {index} of group {group} fails its checksum")),
-            Err(error) => fail(shared, &format!("the payload of command {index} of group {group}: {error}")),
+            Ok(_) => fail(
+                shared,
+                &format!("the payload of command {index} of group {group} fails its checksum"),
+            ),
+            Err(error) => fail(
+                shared,
+                &format!("the payload of command {index} of group {group}: {error}"),
+            ),
         }
     }
 
     fn release_barriers(&mut self, shared: &mut Shared) {
-        let Some(delivered) = self.external.delivered else { return };
-        let (due, waiting) = std::mem::take(&mut self.external.barriers).into_iter().partition(|(at, _)| *at <= delivered);
+        let Some(delivered) = self.external.delivered else {
+            return;
+        };
+        let (due, waiting) = std::mem::take(&mut self.external.barriers)
+            .into_iter()
+            .partition(|(at, _)| *at <= delivered);
         self.external.barriers = waiting;
         let due: Vec<(u64, Origin)> = due;
         for (_, origin) in due {

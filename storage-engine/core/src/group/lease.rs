@@ -33,7 +33,10 @@ pub(crate) struct Lease {
 impl Lease {
     /// Starts anew for a term that this replica leads.
     pub(crate) fn begin(&mut self, term: u64) {
-        *self = Self { term, ..Self::default() };
+        *self = Self {
+            term,
+            ..Self::default()
+        };
     }
 
     /// A follower has answered what was sent at `stamp`.

@@ -124,7 +124,12 @@ impl Group {
     /// Starts a replica from what its log holds.
     pub(crate) fn start(found: Recovered, fresh: bool, shared: &Shared) -> Result<Self, CommandError> {
         let disk = shared.config.disk;
-        let replica = found.spec.members.iter().find(|member| member.disk == disk).map(|member| member.replica);
+        let replica = found
+            .spec
+            .members
+            .iter()
+            .find(|member| member.disk == disk)
+            .map(|member| member.replica);
         let replica = replica.ok_or_else(|| {
             CommandError::Refused(format!("disk {disk} is not a member of group {}", found.spec.group))
         })?;
@@ -230,7 +235,11 @@ impl Group {
         }
         self.draw_election_timeout(shared);
         self.node.tick();
-        let is_first = self.spec.members.first().is_some_and(|member| member.replica == self.replica);
+        let is_first = self
+            .spec
+            .members
+            .first()
+            .is_some_and(|member| member.replica == self.replica);
         let nobody_leads = self.node.raft.leader_id == 0;
         if self.fresh && is_first && nobody_leads && self.ticks.is_multiple_of(FRESH_CAMPAIGN_TICKS) {
             self.campaign();
@@ -282,7 +291,11 @@ impl Group {
         }
         let is_leaders = matches!(kind, RaftKind::Append | RaftKind::Heartbeat);
         if is_leaders && self.term() == term && !self.is_leader() {
-            let latest = if self.heard.0 == term { self.heard.1.max(stamp_ns) } else { stamp_ns };
+            let latest = if self.heard.0 == term {
+                self.heard.1.max(stamp_ns)
+            } else {
+                stamp_ns
+            };
             self.heard = (term, latest);
         }
     }
@@ -310,7 +323,8 @@ impl Group {
         }
         self.free_blocks.insert(wire.from, wire.free_blocks);
         if wire.stamp_ns != 0 {
-            self.lease.answered(wire.term.get(), wire.from, Timestamp::from_nanos(wire.stamp_ns));
+            self.lease
+                .answered(wire.term.get(), wire.from, Timestamp::from_nanos(wire.stamp_ns));
         }
         if wire.kind == RaftKind::AppendResponse && !wire.reject && self.is_leader() {
             self.measure_replication(shared, wire.from, wire.index.get());
@@ -325,11 +339,23 @@ impl Group {
             .prs()
             .iter()
             .filter(|(id, _)| **id != self.replica.get())
-            .map(|(id, progress)| if *id == from.get() { progress.matched.max(index) } else { progress.matched })
+            .map(|(id, progress)| {
+                if *id == from.get() {
+                    progress.matched.max(index)
+                } else {
+                    progress.matched
+                }
+            })
             .collect();
         matched.sort_unstable_by(|a, b| b.cmp(a));
         let others_needed = self.spec.members.len() / 2;
-        let Some(covered) = others_needed.checked_sub(1).and_then(|place| matched.get(place)).copied() else { return };
+        let Some(covered) = others_needed
+            .checked_sub(1)
+            .and_then(|place| matched.get(place))
+            .copied()
+        else {
+            return;
+        };
         if covered > self.measured_to {
             for (_, proposal) in self.proposals.range(self.measured_to + 1..=covered) {
                 shared.measured(Stage::Replication, proposal.since);
@@ -362,7 +388,15 @@ impl Group {
             }
             self.apply(shared, committed);
             self.note_read_states(shared, read_states);
-            self.await_persist(shared, Persist { ticket: ticket.unwrap_or(Ticket(0)), number, entries, messages });
+            self.await_persist(
+                shared,
+                Persist {
+                    ticket: ticket.unwrap_or(Ticket(0)),
+                    number,
+                    entries,
+                    messages,
+                },
+            );
         }
         self.staged.clear();
         self.start_fetches(shared);
@@ -374,7 +408,10 @@ impl Group {
         shared: &mut Shared,
         entries: Vec<raft::eraftpb::Entry>,
     ) -> (Option<(u64, u64)>, Option<Ticket>) {
-        let range = entries.first().zip(entries.last()).map(|(first, last)| (first.index, last.index));
+        let range = entries
+            .first()
+            .zip(entries.last())
+            .map(|(first, last)| (first.index, last.index));
         let mut ticket = None;
         for entry in entries {
             let payload = self.staged.remove(&(entry.index, entry.term)).unwrap_or_default();
@@ -385,7 +422,12 @@ impl Group {
                 header: entry.data.clone(),
                 payload: payload.clone(),
             }));
-            let kept = LogEntry { term: entry.term, header: entry.data, payload, location: None };
+            let kept = LogEntry {
+                term: entry.term,
+                header: entry.data,
+                payload,
+                location: None,
+            };
             self.node.mut_store().append(entry.index, kept);
         }
         (range, ticket)
@@ -459,7 +501,11 @@ impl Group {
         let leader = self.leader();
         let is_local = leader == Some(self.replica);
         tracing::info!(group = %self.spec.group, term = self.term(), ?leader, is_local, "leader");
-        shared.effects.push(Effect::LeaderChanged { group: self.spec.group, leader, is_local });
+        shared.effects.push(Effect::LeaderChanged {
+            group: self.spec.group,
+            leader,
+            is_local,
+        });
     }
 
     /// Whether the leader, as known here, has changed since this was last asked.
@@ -474,7 +520,9 @@ impl Group {
 
     /// Sends a message of raft-rs: a leader's with its stamp, a follower's with the stamp it answers and its room.
     fn send(&mut self, shared: &mut Shared, mut message: Message) {
-        let Some(mut wire) = message::to_wire(self.spec.group, &mut message) else { return };
+        let Some(mut wire) = message::to_wire(self.spec.group, &mut message) else {
+            return;
+        };
         match wire.kind {
             RaftKind::Append | RaftKind::Heartbeat => wire.stamp_ns = shared.now.as_nanos(),
             RaftKind::AppendResponse | RaftKind::HeartbeatResponse => {
@@ -495,9 +543,10 @@ impl Group {
 
     fn send_wire(&mut self, shared: &mut Shared, wire: RaftMessage) -> bool {
         let to = wire.to;
-        let Some(disk) = self.member(to).map(|member| member.disk) else { return false };
-        let is_full = !wire.entries.is_empty()
-            && shared.links.queued_bytes(disk) > shared.config.limits.link_bytes_max;
+        let Some(disk) = self.member(to).map(|member| member.disk) else {
+            return false;
+        };
+        let is_full = !wire.entries.is_empty() && shared.links.queued_bytes(disk) > shared.config.limits.link_bytes_max;
         let sent = !is_full && shared.send(disk, PeerMessage::Raft(wire));
         if !sent {
             self.unreachable(to);
@@ -535,7 +584,9 @@ impl Group {
         let progress = self.node.raft.prs();
         let others = self.spec.members.iter().filter(|member| member.replica != self.replica);
         let matched = |member: &Member| {
-            let matched = progress.get(member.replica.get()).map_or(0, |progress| progress.matched);
+            let matched = progress
+                .get(member.replica.get())
+                .map_or(0, |progress| progress.matched);
             (member.replica, LogIndex(matched))
         };
         GroupStatus {
@@ -554,7 +605,11 @@ impl Group {
             epoch: self.epoch,
             holder: self.holder,
             allocated_blocks: self.map.allocated_blocks(),
-            matched: if self.is_leader() { others.map(matched).collect() } else { Vec::new() },
+            matched: if self.is_leader() {
+                others.map(matched).collect()
+            } else {
+                Vec::new()
+            },
         }
     }
 

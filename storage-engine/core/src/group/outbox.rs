@@ -64,8 +64,16 @@ impl Group {
         if rest.is_empty() {
             return self.send_append_part(shared, wire);
         }
-        let before = wire.entries.last().map_or((wire.index, wire.log_term), |entry| (entry.index, entry.term));
-        let following = RaftMessage { index: before.0, log_term: before.1, entries: rest, ..wire.clone() };
+        let before = wire
+            .entries
+            .last()
+            .map_or((wire.index, wire.log_term), |entry| (entry.index, entry.term));
+        let following = RaftMessage {
+            index: before.0,
+            log_term: before.1,
+            entries: rest,
+            ..wire.clone()
+        };
         self.send_append_part(shared, wire);
         self.send_append(shared, following);
     }
@@ -75,12 +83,17 @@ impl Group {
         let mut reads = Vec::new();
         for place in 0..wire.entries.len() {
             let (index, term) = (wire.entries[place].index.get(), wire.entries[place].term.get());
-            let Ok(blocks) = payload_blocks(&wire.entries[place].header) else { return };
+            let Ok(blocks) = payload_blocks(&wire.entries[place].header) else {
+                return;
+            };
             if blocks == 0 {
                 continue;
             }
             let store = self.node.store();
-            let payload_block = match (store.get(index).filter(|entry| entry.term == term), store.fetched(index)) {
+            let payload_block = match (
+                store.get(index).filter(|entry| entry.term == term),
+                store.fetched(index),
+            ) {
                 (Some(entry), _) if !entry.payload.is_empty() => {
                     wire.entries[place].payload = entry.payload.clone();
                     continue;
@@ -105,11 +118,25 @@ impl Group {
         }
         outbox.serial_last += 1;
         let serial = outbox.serial_last;
-        outbox.held.push_back(Held { serial, message: wire, missing: reads.len(), is_void: false });
+        outbox.held.push_back(Held {
+            serial,
+            message: wire,
+            missing: reads.len(),
+            is_void: false,
+        });
         for (entry, payload_block, blocks) in reads {
-            let purpose = Purpose::Outbox { group: self.spec.group, to, serial, entry };
+            let purpose = Purpose::Outbox {
+                group: self.spec.group,
+                to,
+                serial,
+                entry,
+            };
             #[allow(clippy::cast_possible_truncation, reason = "an entry has at most 1 MiB of payload")]
-            shared.read(payload_block * BLOCK_BYTES, (u64::from(blocks) * BLOCK_BYTES) as u32, purpose);
+            shared.read(
+                payload_block * BLOCK_BYTES,
+                (u64::from(blocks) * BLOCK_BYTES) as u32,
+                purpose,
+            );
         }
     }
 
@@ -121,8 +148,12 @@ impl Group {
         result: Result<Bytes, DiskFault>,
     ) {
         let group = self.spec.group;
-        let Some(outbox) = self.outboxes.get_mut(&to) else { return };
-        let Some(held) = outbox.held.iter_mut().find(|held| held.serial == serial) else { return };
+        let Some(outbox) = self.outboxes.get_mut(&to) else {
+            return;
+        };
+        let Some(held) = outbox.held.iter_mut().find(|held| held.serial == serial) else {
+            return;
+        };
         held.missing -= 1;
         let target = &mut held.message.entries[entry];
         match (result, EntryHeader::decode(&target.header)) {
@@ -157,9 +188,18 @@ impl Group {
             let frames = self.node.store().frames_from(request.low, FETCH_FRAMES);
             self.fetch_last += 1;
             let fetch = self.fetch_last;
-            self.fetches.insert(fetch, Fetch { request, missing: frames.len() });
+            self.fetches.insert(
+                fetch,
+                Fetch {
+                    request,
+                    missing: frames.len(),
+                },
+            );
             for offset in frames {
-                let purpose = Purpose::Fetch { group: self.spec.group, fetch };
+                let purpose = Purpose::Fetch {
+                    group: self.spec.group,
+                    fetch,
+                };
                 let length = FRAME_HEADER_READ_BYTES.min(shared.log.bytes_to_segment_end(offset));
                 shared.read(offset, length, purpose);
             }
@@ -170,7 +210,10 @@ impl Group {
     pub(crate) fn fetch_read(&mut self, shared: &mut Shared, fetch: u64, result: Result<Bytes, DiskFault>) {
         let group = self.spec.group;
         let disk = shared.config.disk;
-        match result.map_err(|fault| fault.to_string()).and_then(|bytes| parse_frame_entries(disk, &bytes, group)) {
+        match result
+            .map_err(|fault| fault.to_string())
+            .and_then(|bytes| parse_frame_entries(disk, &bytes, group))
+        {
             Ok(entries) => {
                 for entry in entries {
                     let parked = FetchedEntry {
@@ -183,7 +226,9 @@ impl Group {
             }
             Err(error) => tracing::error!(%group, %error, "old entries cannot be read back"),
         }
-        let Some(waiting) = self.fetches.get_mut(&fetch) else { return };
+        let Some(waiting) = self.fetches.get_mut(&fetch) else {
+            return;
+        };
         waiting.missing -= 1;
         if waiting.missing == 0
             && let Some(done) = self.fetches.remove(&fetch)
@@ -201,5 +246,7 @@ fn payload_blocks(header: &Bytes) -> Result<u32, ()> {
     if header.is_empty() {
         return Ok(0);
     }
-    cairn_format::entry::BlockCrcs::of_header(header).map(|crcs| crcs.count()).map_err(|_| ())
+    cairn_format::entry::BlockCrcs::of_header(header)
+        .map(|crcs| crcs.count())
+        .map_err(|_| ())
 }

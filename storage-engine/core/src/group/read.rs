@@ -17,8 +17,15 @@ use crate::time::Timestamp;
 /// What is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Query {
-    Blocks { lba: Lba, blocks: u32 },
-    Status { lba: Lba, blocks: u64, extents_max: u32 },
+    Blocks {
+        lba: Lba,
+        blocks: u32,
+    },
+    Status {
+        lba: Lba,
+        blocks: u64,
+        extents_max: u32,
+    },
     /// Everything committed so far has been handed to the external state machine.
     Barrier,
 }
@@ -73,7 +80,13 @@ impl Group {
         }
         self.reads.token_last += 1;
         let token = self.reads.token_last;
-        self.reads.confirming.push(Confirming { token, origin, query, index: None, since: shared.now });
+        self.reads.confirming.push(Confirming {
+            token,
+            origin,
+            query,
+            index: None,
+            since: shared.now,
+        });
         self.node.read_index(token.to_le_bytes().to_vec());
     }
 
@@ -83,7 +96,11 @@ impl Group {
             Query::Barrier => self.external_barrier(shared, index, origin),
             // A write is acknowledged when it is applied here, so that what is applied is all that anyone was told of.
             Query::Blocks { lba, blocks } => self.read_blocks(shared, origin, lba, blocks),
-            Query::Status { lba, blocks, extents_max } => {
+            Query::Status {
+                lba,
+                blocks,
+                extents_max,
+            } => {
                 let extents = self.status_extents(lba, blocks, extents_max);
                 shared.reply(self.spec.group, origin, GatewayResult::Status(extents));
             }
@@ -92,7 +109,9 @@ impl Group {
 
     pub(super) fn note_read_states(&mut self, shared: &mut Shared, states: Vec<ReadState>) {
         for state in states {
-            let Ok(token) = state.request_ctx.as_slice().try_into().map(u64::from_le_bytes) else { continue };
+            let Ok(token) = state.request_ctx.as_slice().try_into().map(u64::from_le_bytes) else {
+                continue;
+            };
             for waiting in &mut self.reads.confirming {
                 if waiting.token == token {
                     waiting.index = Some(state.index);
@@ -142,7 +161,9 @@ impl Group {
             match run {
                 Run::Data { block, crcs, .. } => {
                     places.push((pieces.len(), block, run_blocks));
-                    pieces.push(Piece::Pending { crcs: crcs.into_owned() });
+                    pieces.push(Piece::Pending {
+                        crcs: crcs.into_owned(),
+                    });
                 }
                 Run::Zeros { .. } | Run::Hole { .. } => match pieces.last_mut() {
                     Some(Piece::Zeros(count)) => *count += run_blocks,
@@ -150,7 +171,13 @@ impl Group {
                 },
             }
         }
-        let gathering = Gathering { origin, lba, pieces, missing: places.len(), fault: None };
+        let gathering = Gathering {
+            origin,
+            lba,
+            pieces,
+            missing: places.len(),
+            fault: None,
+        };
         if places.is_empty() {
             return self.finish_read(shared, gathering);
         }
@@ -158,9 +185,17 @@ impl Group {
         let read = self.reads.read_last;
         self.reads.gathering.insert(read, gathering);
         for (piece, block, run_blocks) in places {
-            let purpose = Purpose::BlockRead { group: self.spec.group, read, piece };
+            let purpose = Purpose::BlockRead {
+                group: self.spec.group,
+                read,
+                piece,
+            };
             #[allow(clippy::cast_possible_truncation, reason = "at most 1 MiB")]
-            shared.read(block.0 * BLOCK_BYTES, (u64::from(run_blocks) * BLOCK_BYTES) as u32, purpose);
+            shared.read(
+                block.0 * BLOCK_BYTES,
+                (u64::from(run_blocks) * BLOCK_BYTES) as u32,
+                purpose,
+            );
         }
     }
 
@@ -173,7 +208,9 @@ impl Group {
         result: Result<Bytes, DiskFault>,
     ) {
         let group = self.spec.group;
-        let Some(gathering) = self.reads.gathering.get_mut(&read) else { return };
+        let Some(gathering) = self.reads.gathering.get_mut(&read) else {
+            return;
+        };
         gathering.missing -= 1;
         let lba = gathering.lba;
         if let Some(Piece::Pending { crcs }) = gathering.pieces.get(piece) {

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use cairn_api::block::BlockError;
-use cairn_api::ids::{Epoch, NodeId};
+use cairn_api::ids::{Epoch, NodeId, ReplicaId};
 use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE};
 use cairn_format::checksum::block_crcs;
 use cairn_format::entry::{ENTRY_BLOCKS_MAX, EntryHeader};
@@ -25,31 +25,77 @@ impl Group {
         }
         match op {
             GatewayOp::Read { lba, blocks } => self.query(shared, origin, Query::Blocks { lba, blocks }),
-            GatewayOp::Status { lba, blocks, extents_max } => {
-                self.query(shared, origin, Query::Status { lba, blocks, extents_max });
+            GatewayOp::Status {
+                lba,
+                blocks,
+                extents_max,
+            } => {
+                self.query(
+                    shared,
+                    origin,
+                    Query::Status {
+                        lba,
+                        blocks,
+                        extents_max,
+                    },
+                );
             }
-            GatewayOp::Write { epoch, lba, block_crcs, payload } => {
-                self.write(shared, origin, epoch, &EntryHeader::Write { epoch, lba, block_crcs }, payload);
+            GatewayOp::Write {
+                epoch,
+                lba,
+                block_crcs,
+                payload,
+            } => {
+                self.write(
+                    shared,
+                    origin,
+                    epoch,
+                    &EntryHeader::Write { epoch, lba, block_crcs },
+                    payload,
+                );
             }
-            GatewayOp::Zero { epoch, lba, blocks, allocate } => {
-                self.write(shared, origin, epoch, &EntryHeader::Zero { epoch, lba, blocks, allocate }, Bytes::new());
+            GatewayOp::Zero {
+                epoch,
+                lba,
+                blocks,
+                allocate,
+            } => {
+                self.write(
+                    shared,
+                    origin,
+                    epoch,
+                    &EntryHeader::Zero {
+                        epoch,
+                        lba,
+                        blocks,
+                        allocate,
+                    },
+                    Bytes::new(),
+                );
             }
-            GatewayOp::Attach { holder, mode, requester } => self.attach(shared, origin, holder, mode, requester),
+            GatewayOp::Attach {
+                holder,
+                mode,
+                requester,
+            } => self.attach(shared, origin, holder, mode, requester),
             GatewayOp::Detach { epoch } => self.detach(shared, origin, epoch),
             GatewayOp::KeepAlive { epoch } => {
                 if self.is_leader() && epoch == self.epoch {
                     self.holder_heard = shared.now;
                 }
             }
-            GatewayOp::TransferLeader { to } => {
-                // Leadership follows the writer: a reader elsewhere does not pull it away from a live holder.
-                let is_holder = self.member(to).is_some_and(|member| member.node == self.holder);
-                if is_holder || self.holder.is_nil() || !self.is_holder_alive(shared) {
-                    self.transfer(shared, to);
-                }
-                shared.reply(self.spec.group, origin, GatewayResult::Done);
-            }
+            GatewayOp::TransferLeader { to } => self.prefer(shared, origin, to),
         }
+    }
+
+    /// Moves leadership to the replica of the node that uses the volume.
+    fn prefer(&mut self, shared: &mut Shared, origin: Origin, to: ReplicaId) {
+        // Leadership follows the writer: a reader elsewhere does not pull it away from a live holder.
+        let is_holder = self.member(to).is_some_and(|member| member.node == self.holder);
+        if is_holder || self.holder.is_nil() || !self.is_holder_alive(shared) {
+            self.transfer(shared, to);
+        }
+        shared.reply(self.spec.group, origin, GatewayResult::Done);
     }
 
     fn check_range(&self, op: &GatewayOp) -> Result<(), BlockError> {
@@ -63,7 +109,12 @@ impl Group {
             GatewayOp::Status { lba, blocks, .. } if *blocks <= STATUS_BLOCKS_MAX => (*lba, *blocks),
             GatewayOp::Status { .. } => return Err(BlockError::Invalid("a status request of more than 32 GiB")),
             GatewayOp::Zero { lba, blocks, .. } => (*lba, *blocks),
-            GatewayOp::Write { lba, block_crcs, payload, .. } => {
+            GatewayOp::Write {
+                lba,
+                block_crcs,
+                payload,
+                ..
+            } => {
                 if payload.len() as u64 != block_crcs.len() as u64 * BLOCK_BYTES {
                     return Err(BlockError::Invalid("a write whose checksums do not cover its blocks"));
                 }
@@ -74,7 +125,10 @@ impl Group {
             | GatewayOp::KeepAlive { .. }
             | GatewayOp::TransferLeader { .. } => return Ok(()),
         };
-        let is_inside = lba.0.checked_add(blocks).is_some_and(|end| end <= self.spec.size_blocks);
+        let is_inside = lba
+            .0
+            .checked_add(blocks)
+            .is_some_and(|end| end <= self.spec.size_blocks);
         if blocks == 0 || !is_inside {
             return Err(BlockError::OutOfRange {
                 offset: lba.0.saturating_mul(BLOCK_BYTES),
@@ -91,7 +145,9 @@ impl Group {
         }
         if epoch < self.epoch {
             // Epochs only rise: it would be refused when applied.
-            let error = BlockError::Fenced { current: self.epoch.get() };
+            let error = BlockError::Fenced {
+                current: self.epoch.get(),
+            };
             return shared.reply(self.spec.group, origin, GatewayResult::Failed(error));
         }
         if !payload.is_empty() && !self.majority_has_room(shared, u64::from(header.payload_blocks())) {
@@ -142,17 +198,18 @@ impl Group {
             self.staged.insert((index, term), payload);
         }
         self.proposal_bytes += bytes;
-        self.proposals.insert(index, Proposal { term, origin, since: shared.now, bytes });
+        self.proposals.insert(
+            index,
+            Proposal {
+                term,
+                origin,
+                since: shared.now,
+                bytes,
+            },
+        );
     }
 
-    fn attach(
-        &mut self,
-        shared: &mut Shared,
-        origin: Origin,
-        holder: NodeId,
-        mode: AttachMode,
-        requester: NodeId,
-    ) {
+    fn attach(&mut self, shared: &mut Shared, origin: Origin, holder: NodeId, mode: AttachMode, requester: NodeId) {
         if !self.may_propose(shared, origin) {
             return;
         }
@@ -163,16 +220,21 @@ impl Group {
         let is_held_by_other = !self.holder.is_nil() && self.holder != requester;
         let is_holder_alive = self.is_holder_alive(shared);
         let refusal = match mode {
-            AttachMode::Take if is_held_by_other && is_holder_alive => {
-                Some(BlockError::Busy { holder: self.holder.to_string() })
-            }
-            AttachMode::Resume if self.holder != requester => Some(BlockError::Fenced { current: self.epoch.get() }),
+            AttachMode::Take if is_held_by_other && is_holder_alive => Some(BlockError::Busy {
+                holder: self.holder.to_string(),
+            }),
+            AttachMode::Resume if self.holder != requester => Some(BlockError::Fenced {
+                current: self.epoch.get(),
+            }),
             AttachMode::Take | AttachMode::Resume | AttachMode::Force => None,
         };
         match refusal {
             Some(error) => shared.reply(self.spec.group, origin, GatewayResult::Failed(error)),
             None => {
-                let header = EntryHeader::Attach { epoch: self.epoch.next(), holder };
+                let header = EntryHeader::Attach {
+                    epoch: self.epoch.next(),
+                    holder,
+                };
                 self.propose(shared, origin, &header, Bytes::new());
             }
         }
@@ -190,7 +252,10 @@ impl Group {
             // Another attachment rules by now: there is nothing to give back.
             return shared.reply(self.spec.group, origin, GatewayResult::Done);
         }
-        let header = EntryHeader::Attach { epoch: epoch.next(), holder: NodeId::NIL };
+        let header = EntryHeader::Attach {
+            epoch: epoch.next(),
+            holder: NodeId::NIL,
+        };
         self.propose(shared, origin, &header, Bytes::new());
     }
 
@@ -212,7 +277,10 @@ impl Group {
             return shared.reply(self.spec.group, origin, GatewayResult::Failed(BlockError::NoSpace));
         }
         #[allow(clippy::cast_possible_truncation, reason = "at most 1 MiB, checked above")]
-        let header = EntryHeader::Command { length: data.len() as u32, block_crcs: block_crcs(&padded) };
+        let header = EntryHeader::Command {
+            length: data.len() as u32,
+            block_crcs: block_crcs(&padded),
+        };
         self.propose(shared, origin, &header, padded.freeze());
     }
 

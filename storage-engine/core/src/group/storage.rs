@@ -98,8 +98,15 @@ impl GroupLog {
 
     /// Appends an entry, dropping what stood at its index and after.
     pub(crate) fn append(&mut self, index: u64, entry: LogEntry) {
-        assert!(index <= self.last() + 1, "entry {index} leaves a gap after {}", self.last());
-        assert!(index >= self.window_first, "entry {index} replaces one that was applied");
+        assert!(
+            index <= self.last() + 1,
+            "entry {index} leaves a gap after {}",
+            self.last()
+        );
+        assert!(
+            index >= self.window_first,
+            "entry {index} replaces one that was applied"
+        );
         if index <= self.last() {
             self.truncate(index);
         }
@@ -128,12 +135,16 @@ impl GroupLog {
 
     #[allow(clippy::cast_possible_truncation, reason = "an offset within the window")]
     pub(crate) fn get(&self, index: u64) -> Option<&LogEntry> {
-        index.checked_sub(self.window_first).and_then(|offset| self.window.get(offset as usize))
+        index
+            .checked_sub(self.window_first)
+            .and_then(|offset| self.window.get(offset as usize))
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "an offset within the window")]
     fn get_mut(&mut self, index: u64) -> Option<&mut LogEntry> {
-        index.checked_sub(self.window_first).and_then(|offset| self.window.get_mut(offset as usize))
+        index
+            .checked_sub(self.window_first)
+            .and_then(|offset| self.window.get_mut(offset as usize))
     }
 
     pub(crate) fn fetched(&self, index: u64) -> Option<&FetchedEntry> {
@@ -142,7 +153,9 @@ impl GroupLog {
 
     /// An entry's place is known: its frame was composed. Ignored if another entry has taken its index since.
     pub(crate) fn place(&mut self, index: u64, term: u64, location: Location) {
-        let Some(entry) = self.get_mut(index).filter(|entry| entry.term == term) else { return };
+        let Some(entry) = self.get_mut(index).filter(|entry| entry.term == term) else {
+            return;
+        };
         entry.location = Some(location);
         // Frames are composed in order, but an entry may have been replaced while its predecessors were queued.
         pop_from(&mut self.frames, index);
@@ -171,8 +184,15 @@ impl GroupLog {
 
     /// The offset of the frame that holds `index`, and the offsets of up to `count - 1` that follow.
     pub(crate) fn frames_from(&self, index: u64, count: usize) -> Vec<u64> {
-        let start = self.frames.partition_point(|(first, _)| *first <= index).saturating_sub(1);
-        self.frames[start..].iter().take(count).map(|(_, offset)| *offset).collect()
+        let start = self
+            .frames
+            .partition_point(|(first, _)| *first <= index)
+            .saturating_sub(1);
+        self.frames[start..]
+            .iter()
+            .take(count)
+            .map(|(_, offset)| *offset)
+            .collect()
     }
 
     /// Parks an entry that was read back; false if it is not what stands at its index.
@@ -227,7 +247,10 @@ const ENTRY_OVERHEAD: u64 = 16;
 
 impl Storage for GroupLog {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState { hard_state: self.hard_state.clone(), conf_state: self.conf_state.clone() })
+        Ok(RaftState {
+            hard_state: self.hard_state.clone(),
+            conf_state: self.conf_state.clone(),
+        })
     }
 
     fn entries(
@@ -237,7 +260,11 @@ impl Storage for GroupLog {
         max_size: impl Into<Option<u64>>,
         context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        assert!(high <= self.last() + 1, "entries up to {high} of a log that ends at {}", self.last());
+        assert!(
+            high <= self.last() + 1,
+            "entries up to {high} of a log that ends at {}",
+            self.last()
+        );
         if low <= BASE {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
@@ -299,7 +326,10 @@ mod tests {
             term,
             header: Bytes::from_static(b"h"),
             payload: Bytes::from_static(b"p"),
-            location: Some(Location { frame_offset, payload_block: 1 }),
+            location: Some(Location {
+                frame_offset,
+                payload_block: 1,
+            }),
         }
     }
 
@@ -331,10 +361,16 @@ mod tests {
         assert!(log.entries(BASE + 1, BASE + 5, None, context).is_err());
         assert_eq!(log.take_wanted()[0].low, BASE + 1);
         assert_eq!(log.frames_from(BASE + 1, 2), vec![0, 100]);
-        let parked = FetchedEntry { term: 5, header: Bytes::from_static(b"h"), payload_block: 1 };
+        let parked = FetchedEntry {
+            term: 5,
+            header: Bytes::from_static(b"h"),
+            payload_block: 1,
+        };
         assert!(log.park(BASE + 1, parked.clone()));
         assert!(!log.park(BASE + 2, FetchedEntry { term: 9, ..parked }));
-        let entries = log.entries(BASE + 1, BASE + 5, None, GetEntriesContext::empty(true)).unwrap();
+        let entries = log
+            .entries(BASE + 1, BASE + 5, None, GetEntriesContext::empty(true))
+            .unwrap();
         assert_eq!(entries.len(), 1, "what follows is still on the disk");
         assert_eq!(log.term(BASE + 1), Ok(5), "terms stay known");
     }
@@ -350,10 +386,30 @@ mod tests {
     #[test]
     fn a_stale_placement_is_ignored() {
         let mut log = log_of(&[5]);
-        log.append(BASE + 2, LogEntry { location: None, ..entry(6, 0) });
-        log.place(BASE + 2, 5, Location { frame_offset: 7, payload_block: 7 });
+        log.append(
+            BASE + 2,
+            LogEntry {
+                location: None,
+                ..entry(6, 0)
+            },
+        );
+        log.place(
+            BASE + 2,
+            5,
+            Location {
+                frame_offset: 7,
+                payload_block: 7,
+            },
+        );
         assert_eq!(log.get(BASE + 2).unwrap().location, None);
-        log.place(BASE + 2, 6, Location { frame_offset: 700, payload_block: 9 });
+        log.place(
+            BASE + 2,
+            6,
+            Location {
+                frame_offset: 700,
+                payload_block: 9,
+            },
+        );
         log.release_payload(BASE + 1, BASE + 2);
         let placed = log.get(BASE + 2).unwrap();
         assert_eq!((placed.location.unwrap().payload_block, placed.payload.len()), (9, 0));

@@ -5,10 +5,45 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply};
 use cairn_api::ids::GroupId;
+use cairn_core::event::DeviceId;
 
 use crate::support::cluster::{Cluster, Setup, read_bytes};
 
 const VOLUME: GroupId = GroupId(2);
+
+/// Bytes of each write.
+const LENGTH: u32 = 256 << 10;
+
+fn offset_of(write: u64) -> u64 {
+    write * u64::from(LENGTH)
+}
+
+/// Writes one after another until the disks are full; gives the writes that were acknowledged.
+fn write_until_refused(cluster: &mut Cluster, device: DeviceId) -> Vec<u64> {
+    let mut written = Vec::new();
+    for write in 0..200 {
+        let data = Bytes::from(vec![(write + 1) as u8; LENGTH as usize]);
+        let offset = offset_of(write);
+        match cluster.call(0, device, BlockOp::Write { offset, data }) {
+            Ok(BlockReply::Done) => written.push(write),
+            refused => {
+                assert_eq!(refused, Err(BlockError::NoSpace), "after {} writes", written.len());
+                assert!(written.len() > 60, "{} writes of 256 KiB fit 50 MiB", written.len());
+                return written;
+            }
+        }
+    }
+    panic!("200 writes of 256 KiB fit 50 MiB");
+}
+
+fn check(cluster: &mut Cluster, node: usize, device: DeviceId, written: &[u64]) {
+    for write in written {
+        let offset = offset_of(*write);
+        let reply = cluster.call(node, device, BlockOp::Read { offset, length: LENGTH });
+        let is_whole = read_bytes(reply).iter().all(|byte| u64::from(*byte) == write + 1);
+        assert!(is_whole, "write {write}");
+    }
+}
 
 fn fill(seed: u64) {
     let mut cluster = Cluster::new(Setup {
@@ -18,52 +53,8 @@ fn fill(seed: u64) {
     let spec = cluster.spec(VOLUME, 64 << 8, 3);
     cluster.create(&spec);
     let device = cluster.open(0, &spec);
-    let mut written = Vec::new();
-    let refused = (0..200_u64).find_map(|i| {
-        let data = Bytes::from(vec![(i + 1) as u8; 256 << 10]);
-        match cluster.call(
-            0,
-            device,
-            BlockOp::Write {
-                offset: i * (256 << 10),
-                data,
-            },
-        ) {
-            Ok(BlockReply::Done) => {
-                written.push(i);
-                None
-            }
-            other => Some(other),
-        }
-    });
-    assert_eq!(
-        refused,
-        Some(Err(BlockError::NoSpace)),
-        "seed {seed}: after {} writes",
-        written.len()
-    );
-    assert!(
-        written.len() > 60,
-        "seed {seed}: {} writes of 256 KiB fit 50 MiB",
-        written.len()
-    );
-    let check = |cluster: &mut Cluster, node, device| {
-        for i in &written {
-            let reply = cluster.call(
-                node,
-                device,
-                BlockOp::Read {
-                    offset: i * (256 << 10),
-                    length: 256 << 10,
-                },
-            );
-            assert!(
-                read_bytes(reply).iter().all(|byte| u64::from(*byte) == i + 1),
-                "seed {seed}: write {i}"
-            );
-        }
-    };
-    check(&mut cluster, 0, device);
+    let written = write_until_refused(&mut cluster, device);
+    check(&mut cluster, 0, device, &written);
     // Trims need no payload; a write is still refused, and a reader elsewhere is served.
     assert_eq!(
         cluster.call(
@@ -82,7 +73,7 @@ fn fill(seed: u64) {
     };
     assert_eq!(cluster.call(0, device, again), Err(BlockError::NoSpace));
     let reader = cluster.open(2, &spec);
-    check(&mut cluster, 2, reader);
+    check(&mut cluster, 2, reader, &written);
     cluster.quiesce(&spec);
     for node in 0..3 {
         cluster.crash(node);
@@ -91,7 +82,7 @@ fn fill(seed: u64) {
     cluster.settle_start();
     cluster.run(Duration::from_secs(4));
     let device = cluster.open(1, &spec);
-    check(&mut cluster, 1, device);
+    check(&mut cluster, 1, device, &written);
     cluster.quiesce(&spec);
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use crate::control::convert;
-use crate::disks::{DiskThread, ask};
+use crate::disks::{DiskError, DiskThread, ask};
 use crate::engine::{Engine, Phase};
 use crate::identity::Identity;
 use crate::meta::decide::{carry_out, decide};
@@ -108,18 +108,14 @@ fn choose_members(request: &api::InitClusterRequest, nodes: &[NodeRecord]) -> Re
         .into_iter()
         .zip(1..)
         .map(|((spec, node), number)| {
-            let usable = spec
-                .disks
-                .iter()
-                .zip(&node.disks)
-                .find(|(disk, _)| !disk.state.starts_with("failed"));
-            let (_, disk) = usable.ok_or_else(|| {
+            let usable = spec.disks.iter().find(|disk| !disk.state.starts_with("failed"));
+            let disk = usable.ok_or_else(|| {
                 Status::invalid_argument(format!("node '{}' has no usable disk for the meta group", node.name))
             })?;
             Ok(Member {
                 replica: ReplicaId(number),
                 node: node.id,
-                disk: disk.id,
+                disk: convert::parse_id("disk_id", &disk.disk_id)?,
             })
         })
         .collect()
@@ -144,25 +140,27 @@ pub async fn init(engine: &Arc<Engine>, request: &api::InitClusterRequest) -> Re
         engine.meta.keep_copy(provisional);
         engine.meta.fence().await;
     }
-    let identity = engine.identity();
-    engine
-        .disks
-        .claim(plan.id, identity.node)
-        .map_err(|error| Status::failed_precondition(error.to_string()))?;
-    engine
-        .set_identity(Identity {
-            cluster: Some(plan.id),
-            ..identity
-        })
-        .map_err(|error| Status::internal(error.to_string()))?;
-    engine
-        .start_disks()
-        .map_err(|error| Status::failed_precondition(error.to_string()))?;
+    // Claiming and starting write to disks and wait for threads: other requests go on meanwhile.
+    tokio::task::block_in_place(|| claim(engine, plan.id))?;
     wait_for_disks(engine).await?;
     ensure_meta_group(engine).await?;
     engine.wake.notify_one();
     tracing::info!(cluster = %plan.id, name = plan.name, "member of the cluster");
     Ok(())
+}
+
+fn claim(engine: &Engine, cluster: ClusterId) -> Result<(), Status> {
+    let refuse = |error: DiskError| Status::failed_precondition(error.to_string());
+    let identity = engine.identity();
+    engine.disks.claim(cluster, identity.node).map_err(refuse)?;
+    let identity = Identity {
+        cluster: Some(cluster),
+        ..identity
+    };
+    engine
+        .set_identity(identity)
+        .map_err(|error| Status::internal(error.to_string()))?;
+    engine.start_disks().map_err(refuse)
 }
 
 /// What the request says of this engine must be so.

@@ -39,9 +39,9 @@ impl PeerBook {
         let addresses = self.addresses(&engine.meta.view());
         for (local, thread) in engine.disks.serving() {
             for (peer, address) in &addresses {
-                if *peer != local && self.told.get(&(local, *peer)) != Some(address) {
+                let is_news = *peer != local && self.told.get(&(local, *peer)) != Some(address);
+                if is_news && thread.set_peer(*peer, *address) {
                     tracing::debug!(%local, %peer, %address, "a peer's address");
-                    thread.set_peer(*peer, *address);
                     self.told.insert((local, *peer), *address);
                 }
             }

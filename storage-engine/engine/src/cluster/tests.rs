@@ -418,3 +418,36 @@ async fn a_disk_of_another_cluster_is_refused_by_name() {
     };
     assert!(error.contains("disk1 belongs to cluster 09090909"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_outside_the_meta_group_makes_replicas_and_recovers_from_the_loss_of_its_copy() {
+    let mut bench = Bench::new(4).await;
+    bench.init(&bench.request().await).await;
+    bench.founded().await;
+    assert_eq!(bench.world.groups(&bench.disk(3)), []);
+    assert!(!bench.node(3).await.meta_member);
+    // Two volumes on three of four equal disks: the second goes where the first has left most room.
+    for name in ["one", "two"] {
+        let volume = bench.create(3, name, 4096).await.unwrap();
+        assert_eq!(volume.health, "healthy", "{volume:?}");
+    }
+    assert!(!bench.world.groups(&bench.disk(3)).is_empty());
+    bench.stop(3).await;
+    std::fs::remove_dir_all(bench.data_dir(3)).unwrap();
+    bench.start(3).await;
+    let refusal = bench.volume(3, "two").await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Unavailable);
+    for _ in 0..150 {
+        if bench.volume(3, "two").await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(bench.volume(3, "two").await.unwrap().health, "healthy");
+    let request = api::DeleteVolumeRequest {
+        name: "two".to_owned(),
+        force: false,
+    };
+    bench.client(3).delete_volume(request).await.unwrap();
+    assert_eq!(bench.volume(0, "two").await.unwrap_err().code(), Code::NotFound);
+}

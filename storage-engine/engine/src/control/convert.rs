@@ -58,6 +58,8 @@ pub fn node_record(spec: &api::NodeSpec) -> Result<NodeRecord, Status> {
         disks: spec
             .disks
             .iter()
+            // A disk that could not be opened has no id that anybody could read.
+            .filter(|disk| !disk.disk_id.is_empty())
             .map(|disk| {
                 Ok(DiskRecord {
                     id: parse_id("disk_id", &disk.disk_id)?,

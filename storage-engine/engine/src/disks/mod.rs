@@ -87,8 +87,8 @@ pub trait DiskBackend: Send + Sync {
 
 /// A disk's thread.
 pub trait DiskThread: Send + Sync {
-    /// Where the core of `disk` listens.
-    fn set_peer(&self, disk: DiskId, address: SocketAddr);
+    /// Where the core of `disk` listens. Whether it was taken; if not, it is to be said again.
+    fn set_peer(&self, disk: DiskId, address: SocketAddr) -> bool;
     /// A connection that the core of `from` dialled, after the hello.
     fn adopt_peer(&self, socket: OwnedFd, from: DiskId);
     /// A frontend's connection, after its negotiation.

@@ -202,8 +202,8 @@ impl ReactorThread {
 }
 
 impl DiskThread for ReactorThread {
-    fn set_peer(&self, disk: DiskId, address: SocketAddr) {
-        self.note("a peer's address", self.handle.set_peer(disk, address));
+    fn set_peer(&self, disk: DiskId, address: SocketAddr) -> bool {
+        self.handle.set_peer(disk, address).is_ok()
     }
 
     fn adopt_peer(&self, socket: OwnedFd, from: DiskId) {

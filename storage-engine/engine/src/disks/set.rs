@@ -152,6 +152,15 @@ impl DiskSet {
         }
     }
 
+    /// Gives up the disks that could not be claimed: the others need not wait for them.
+    pub fn fail_unclaimed(&self, reason: &str) {
+        for slot in self.slots().iter_mut() {
+            if slot.state == DiskState::Unclaimed {
+                slot.state = DiskState::Failed(reason.to_owned());
+            }
+        }
+    }
+
     /// A disk's recovery is over.
     pub fn recovered(&self, disk: DiskId, groups: &[GroupId]) {
         if let Some(slot) = self.slots().iter_mut().find(|slot| slot.id() == Some(disk))

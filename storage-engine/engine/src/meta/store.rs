@@ -46,6 +46,17 @@ pub enum StoreError {
         /// Why not.
         source: CodecError,
     },
+    /// A command of the log does not decode. An engine that skipped it would drift from those that can read it.
+    #[error(
+        "command {index} of the meta group's log cannot be read ({source}): start an engine of the version that the rest \
+         of the cluster runs"
+    )]
+    Command {
+        /// Its index.
+        index: LogIndex,
+        /// Why not.
+        source: CodecError,
+    },
 }
 
 /// What became of a command of the log.
@@ -144,33 +155,18 @@ impl Store {
 
     /// Applies the command at `index`. Below the applied index nothing happens: it was applied before.
     ///
-    /// A command that does not decode is refused like any other, deterministically; only the database can fail here.
+    /// What the catalogue refuses is applied too: it moves the index on. Only the database, or a command that this version
+    /// cannot read, is an error.
     pub fn apply(&mut self, index: LogIndex, data: &Bytes) -> Result<Option<Applied>, StoreError> {
         if index <= self.catalogue.applied {
             return Ok(None);
         }
-        let (applied, changes) = match codec::decode_command(data) {
-            Ok((request, command)) => match decide::decide(&self.catalogue, &command) {
-                Ok((outcome, changes)) => (
-                    Applied {
-                        request,
-                        verdict: Ok(outcome),
-                    },
-                    changes,
-                ),
-                Err(refusal) => (
-                    Applied {
-                        request,
-                        verdict: Err(refusal),
-                    },
-                    Vec::new(),
-                ),
-            },
-            Err(error) => {
-                // An engine that cannot read what others can would drift from them: it must stop instead.
-                return Err(self.record_error(error));
-            }
+        let (request, command) = codec::decode_command(data).map_err(|source| StoreError::Command { index, source })?;
+        let (verdict, changes) = match decide::decide(&self.catalogue, &command) {
+            Ok((outcome, changes)) => (Ok(outcome), changes),
+            Err(refusal) => (Err(refusal), Vec::new()),
         };
+        let applied = Applied { request, verdict };
         let mut batch = sled::Batch::default();
         for change in &changes {
             match change {

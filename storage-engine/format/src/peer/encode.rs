@@ -231,11 +231,7 @@ impl Encoder {
                 self.body.put_u8(5);
                 self.body.put_slice(&holder.to_bytes());
                 self.body.put_slice(&requester.to_bytes());
-                self.body.put_u8(match mode {
-                    AttachMode::Take => 1,
-                    AttachMode::Resume => 2,
-                    AttachMode::Force => 3,
-                });
+                self.body.put_u8(attach_mode(*mode));
             }
             GatewayOp::KeepAlive { epoch } => {
                 self.body.put_u8(6);
@@ -425,5 +421,13 @@ const fn kind_code(kind: RaftKind) -> u8 {
         RaftKind::ReadIndex => 11,
         RaftKind::ReadIndexResponse => 12,
         RaftKind::Unreachable => 13,
+    }
+}
+
+const fn attach_mode(mode: AttachMode) -> u8 {
+    match mode {
+        AttachMode::Take => 1,
+        AttachMode::Resume => 2,
+        AttachMode::Force => 3,
     }
 }
