@@ -31,7 +31,8 @@ pub(crate) fn format(path: &Path, size: Option<ByteSize>, force: bool) -> Result
     let file_bytes = found.filter(fs::Metadata::is_file).map_or(0, |metadata| metadata.len());
     if let Some(size) = size.filter(|size| size.0 > file_bytes) {
         refuse_if_too_small(path, size)?;
-        refuse_if_too_full(&[path], size)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        refuse_if_too_full(parent.unwrap_or(Path::new(".")), &[path.to_owned()], size)?;
     }
     let mut bar = None;
     let mut shown = 0;
@@ -62,7 +63,7 @@ pub(crate) fn is_blank(path: &Path) -> bool {
     !path.exists() || matches!(disk::recognise(path), Ok(None))
 }
 
-/// A disk's size can be too small for a log.
+/// A disk must be large enough for a log.
 pub(crate) fn refuse_if_too_small(path: &Path, size: ByteSize) -> Result<(), CliError> {
     if size.0 >= DISK_BYTES_MIN {
         return Ok(());
@@ -77,26 +78,18 @@ pub(crate) fn refuse_if_too_small(path: &Path, size: ByteSize) -> Result<(), Cli
     ))
 }
 
-/// Whether the file system that holds `paths` has room to make each of them `size` long. All are on one file system.
-pub(crate) fn refuse_if_too_full(paths: &[&Path], size: ByteSize) -> Result<(), CliError> {
+/// The file system of `directory` must have room to make each of `paths`, which lie there, `size` long.
+pub(crate) fn refuse_if_too_full(directory: &Path, paths: &[PathBuf], size: ByteSize) -> Result<(), CliError> {
     let Some(first) = paths.first() else { return Ok(()) };
-    let directory = first
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
     let space = statvfs(directory).map_err(|error| {
+        let (path, directory) = (first.display(), directory.display());
         CliError::failed(
-            format!(
-                "'{}' cannot be made: its directory '{}': {}",
-                first.display(),
-                directory.display(),
-                error.desc()
-            ),
+            format!("'{path}' cannot be made: its directory '{directory}': {}", error.desc()),
             "make the directory first, or name another path",
         )
     })?;
     let free_bytes = space.blocks_available() * space.fragment_size();
-    let taken = |path: &&Path| fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
+    let taken = |path: &PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
     let needed_bytes: u64 = paths
         .iter()
         .map(|path| size.0.saturating_sub(taken(path)))

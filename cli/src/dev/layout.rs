@@ -70,6 +70,7 @@ struct DiskEntry {
 pub(super) struct EnginePlan {
     pub(super) name: String,
     pub(super) config: PathBuf,
+    pub(super) data_dir: PathBuf,
     pub(super) disk: PathBuf,
     pub(super) log: PathBuf,
     pub(super) pid_file: PathBuf,
@@ -98,10 +99,20 @@ pub(super) struct Layout {
     dir: PathBuf,
     settings: Settings,
     engines: Vec<EnginePlan>,
+    /// Files of a new cluster that are not written yet.
+    unwritten: Vec<Unwritten>,
+}
+
+/// A file and what is to be in it.
+#[derive(Debug)]
+struct Unwritten {
+    path: PathBuf,
+    text: String,
 }
 
 impl Layout {
-    /// Makes the directory and its files, or reads what an earlier run made.
+    /// Reads what an earlier run made, or plans what this one will make. Only the directory itself is made yet, so that a
+    /// plan that comes to nothing (a port is taken, the disk is full) binds nobody to it.
     pub(super) fn open(args: &DevArgs) -> Result<Self, CliError> {
         fs::create_dir_all(&args.dir).map_err(|error| cannot("be made", &args.dir, &error))?;
         // Absolute, because the configuration files outlive this process's working directory.
@@ -109,14 +120,34 @@ impl Layout {
             .dir
             .canonicalize()
             .map_err(|error| cannot("be opened", &args.dir, &error))?;
-        let settings = Settings::open(&dir, args)?;
+        let mut unwritten = Vec::new();
+        let settings = Settings::open(&dir, args, &mut unwritten)?;
         let engines = NAMES
             .iter()
             .take(usize::from(settings.engines))
             .zip(0u16..)
-            .map(|(name, index)| open_engine(&dir, name, settings.base_port + index * PORTS_PER_ENGINE))
+            .map(|(name, index)| {
+                let first_port = settings.base_port + index * PORTS_PER_ENGINE;
+                open_engine(&dir.join(name), name, first_port, &mut unwritten)
+            })
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { dir, settings, engines })
+        Ok(Self {
+            dir,
+            settings,
+            engines,
+            unwritten,
+        })
+    }
+
+    /// Writes what is not there yet.
+    pub(super) fn write(&mut self) -> Result<(), CliError> {
+        for engine in &self.engines {
+            fs::create_dir_all(&engine.data_dir).map_err(|error| cannot("be made", &engine.data_dir, &error))?;
+        }
+        for file in self.unwritten.drain(..) {
+            fs::write(&file.path, &file.text).map_err(|error| cannot("be written", &file.path, &error))?;
+        }
+        Ok(())
     }
 
     /// Holds the directory for this process, until the file is dropped.
@@ -152,7 +183,7 @@ impl Layout {
 }
 
 impl Settings {
-    fn open(dir: &Path, args: &DevArgs) -> Result<Self, CliError> {
+    fn open(dir: &Path, args: &DevArgs, unwritten: &mut Vec<Unwritten>) -> Result<Self, CliError> {
         let path = dir.join("dev.toml");
         match fs::read_to_string(&path) {
             Ok(text) => {
@@ -166,7 +197,11 @@ impl Settings {
                     base_port: args.base_port.unwrap_or(BASE_PORT_DEFAULT),
                     disk_size_bytes: args.disk_size.unwrap_or(DISK_SIZE_DEFAULT).0,
                 };
-                write_toml(&path, &settings, "# What `cairn dev` made this directory with.\n")?;
+                unwritten.push(toml_file(
+                    path,
+                    &settings,
+                    "# What `cairn dev` made this directory with.\n",
+                )?);
                 Ok(settings)
             }
             Err(error) => Err(cannot("be read", &path, &error)),
@@ -193,16 +228,19 @@ impl Settings {
     }
 }
 
-fn open_engine(dir: &Path, name: &str, first_port: u16) -> Result<EnginePlan, CliError> {
-    let home = dir.join(name);
+fn open_engine(
+    home: &Path,
+    name: &str,
+    first_port: u16,
+    unwritten: &mut Vec<Unwritten>,
+) -> Result<EnginePlan, CliError> {
     let config = home.join("engine.toml");
-    let data_dir = home.join("data");
-    fs::create_dir_all(&data_dir).map_err(|error| cannot("be made", &data_dir, &error))?;
     let file = match fs::read_to_string(&config) {
         Ok(text) => toml::from_str(&text).map_err(|error| unreadable(&config, &error))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let file = new_engine(&home, name, first_port);
-            write_toml(&config, &file, "# Written once by `cairn dev`; edit it as you like.\n")?;
+            let file = new_engine(home, name, first_port);
+            let heading = "# Written once by `cairn dev`; edit it as you like.\n";
+            unwritten.push(toml_file(config.clone(), &file, heading)?);
             file
         }
         Err(error) => return Err(cannot("be read", &config, &error)),
@@ -216,6 +254,7 @@ fn open_engine(dir: &Path, name: &str, first_port: u16) -> Result<EnginePlan, Cl
     Ok(EnginePlan {
         name: file.name,
         config,
+        data_dir: file.data_dir,
         disk: disk.path,
         log: home.join("engine.log"),
         pid_file: home.join("engine.pid"),
@@ -246,14 +285,17 @@ fn new_engine(home: &Path, name: &str, first_port: u16) -> EngineFile {
     }
 }
 
-fn write_toml(path: &Path, value: &impl Serialize, heading: &str) -> Result<(), CliError> {
+fn toml_file(path: PathBuf, value: &impl Serialize, heading: &str) -> Result<Unwritten, CliError> {
     let text = toml::to_string(value).map_err(|error| {
         CliError::failed(
             format!("'{}' could not be written: {error}", path.display()),
             "use a --dir whose path is plain text",
         )
     })?;
-    fs::write(path, format!("{heading}{text}")).map_err(|error| cannot("be written", path, &error))
+    Ok(Unwritten {
+        path,
+        text: format!("{heading}{text}"),
+    })
 }
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> CliError {
@@ -290,10 +332,27 @@ mod tests {
         }
     }
 
+    fn made(args: &DevArgs) -> Result<Layout, CliError> {
+        let mut layout = Layout::open(args)?;
+        layout.write()?;
+        Ok(layout)
+    }
+
+    #[test]
+    fn a_plan_that_is_not_written_binds_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        Layout::open(&args(dir.path())).unwrap();
+        let second = DevArgs {
+            base_port: Some(9000),
+            ..args(dir.path())
+        };
+        assert_eq!(made(&second).unwrap().engines()[0].control.port(), 9000);
+    }
+
     #[test]
     fn a_new_directory_has_three_engines_from_the_default_port_on() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::open(&args(dir.path())).unwrap();
+        let layout = made(&args(dir.path())).unwrap();
         let controls: Vec<String> = layout
             .engines()
             .iter()
@@ -310,7 +369,7 @@ mod tests {
     #[test]
     fn a_second_run_finds_what_the_first_made_and_what_was_edited() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Layout::open(&DevArgs {
+        let first = made(&DevArgs {
             engines: Some(1),
             base_port: Some(9000),
             ..args(dir.path())
@@ -326,7 +385,7 @@ mod tests {
     #[test]
     fn a_flag_that_contradicts_the_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        Layout::open(&args(dir.path())).unwrap();
+        made(&args(dir.path())).unwrap();
         let error = Layout::open(&DevArgs {
             engines: Some(5),
             ..args(dir.path())

@@ -7,6 +7,7 @@ mod layout;
 mod pidfile;
 mod ports;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cairn_api::control;
@@ -35,13 +36,21 @@ const VOLUME_SIZE_DEFAULT: ByteSize = ByteSize(1 << 30);
 pub(crate) async fn run(global: &GlobalArgs, args: &DevArgs) -> Result<(), CliError> {
     let output = Output(global.output);
     let program = binary::find(args.engine_binary.as_deref())?;
-    let layout = Layout::open(args)?;
+    let mut layout = Layout::open(args)?;
     let _lock = layout.lock()?;
     for engine in layout.engines() {
         pidfile::refuse_if_running(engine)?;
     }
     ports::refuse_if_taken(layout.engines())?;
-    format_disks(&layout)?;
+    let blank = blank_disks(&layout);
+    if let Some(path) = blank.first() {
+        disk::refuse_if_too_small(path, layout.disk_size())?;
+    }
+    disk::refuse_if_too_full(layout.dir(), &blank, layout.disk_size())?;
+    layout.write()?;
+    for path in blank {
+        disk::format(&path, Some(layout.disk_size()), false)?;
+    }
 
     let mut signals = Signals::listen()?;
     let mut fleet = Fleet::start(&program, layout.engines())?;
@@ -75,22 +84,15 @@ async fn live(
     }
 }
 
-/// Formats each disk file that is blank: all of them the first time, none later.
-fn format_disks(layout: &Layout) -> Result<(), CliError> {
-    let blank: Vec<&EnginePlan> = layout
-        .engines()
-        .iter()
-        .filter(|engine| disk::is_blank(&engine.disk))
-        .collect();
-    if blank.is_empty() {
-        return Ok(());
-    }
-    let files: Vec<_> = blank.iter().map(|engine| engine.disk.as_path()).collect();
-    disk::refuse_if_too_full(&files, layout.disk_size())?;
-    for engine in blank {
-        disk::format(&engine.disk, Some(layout.disk_size()), false)?;
-    }
-    Ok(())
+/// The disk files to format: all of them the first time, none later. A disk file that has gone missing from an engine that
+/// ran already is not replaced by an empty one: the engine says what it misses.
+fn blank_disks(layout: &Layout) -> Vec<PathBuf> {
+    let never_ran = |engine: &&EnginePlan| !engine.data_dir.join("node.toml").exists();
+    let engines = layout.engines().iter().filter(never_ran);
+    engines
+        .map(|engine| engine.disk.clone())
+        .filter(|path| disk::is_blank(path))
+        .collect()
 }
 
 async fn bring_up(global: &GlobalArgs, args: &DevArgs, engines: &[EnginePlan]) -> Result<(), CliError> {

@@ -76,7 +76,8 @@ fn a_port_in_use_is_named_before_anything_is_written() {
         "{}",
         ran.stderr
     );
-    assert!(!dir.path().join("a/disk.img").exists());
+    assert!(!dir.path().join("a").exists());
+    assert!(!dir.path().join("dev.toml").exists());
 }
 
 #[test]
