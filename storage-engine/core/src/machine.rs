@@ -563,7 +563,7 @@ impl Running {
             Command::DropGroup(group) => self.drop_group(id, group),
             Command::Propose { group, data } => {
                 self.for_group(id, group, |group, shared| {
-                    group.propose_command(shared, Origin::Command(id), &data)
+                    group.propose_command(shared, Origin::Command(id), &data);
                 });
             }
             Command::ReadBarrier(group) => {
