@@ -146,7 +146,8 @@ impl Group {
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // What a turn proposes is joined in `message::join_appends`; raft-rs's own way loses entries.
+            batch_append: false,
             skip_bcast_commit: true,
             ..Config::default()
         };
@@ -383,7 +384,7 @@ impl Group {
             let committed = ready.take_committed_entries();
             self.node.advance_append_async(ready);
             // A leader's appends leave before its own frame is even composed (Raft thesis, section 10.2.1).
-            for message in leader_messages {
+            for message in message::join_appends(leader_messages) {
                 self.send(shared, message);
             }
             self.apply(shared, committed);
