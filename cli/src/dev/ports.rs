@@ -26,7 +26,7 @@ fn probe(engine: &str, use_of: &str, address: SocketAddr) -> Result<(), CliError
                 address.port()
             ),
             format!(
-                "see who has it (`ss -ltnp sport = :{}`), or make the cluster in a new directory with another --base-port",
+                "see who has it (`ss -ltnp sport = :{}`), or, for a new cluster, choose another --base-port",
                 address.port()
             ),
         )),
