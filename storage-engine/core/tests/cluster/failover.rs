@@ -160,3 +160,42 @@ fn handing_over_leaves_no_leadership_and_no_error() {
         finish(&mut cluster, &mut load);
     }
 }
+
+#[test]
+fn volumes_that_share_disks_and_frames_crash_and_come_back_together() {
+    for seed in 160..163 {
+        let mut cluster = Cluster::new(Setup::new(seed));
+        let mut loads = Vec::new();
+        for number in 0..5 {
+            let spec = cluster.spec(GroupId(2 + number), 200, 3);
+            cluster.create(&spec);
+            let mut load = Workload::new(spec, seed * 10 + number);
+            load.open(&mut cluster, (number % 3) as usize);
+            loads.push(load);
+        }
+        for round in 0..3 {
+            for _ in 0..20 {
+                loads
+                    .iter_mut()
+                    .for_each(|load| load.run(&mut cluster, 15 * MILLISECOND));
+            }
+            let victims = if round == 1 { 0..1 } else { 0..3 };
+            victims.clone().for_each(|node| cluster.crash(node));
+            victims.for_each(|node| cluster.start(node));
+            cluster.settle_start();
+            for load in &mut loads {
+                load.bury_dead(&cluster);
+                if load.clients.is_empty() {
+                    load.open(&mut cluster, round);
+                }
+            }
+            cluster.run(Duration::from_secs(4));
+        }
+        for load in &mut loads {
+            load.drain(&mut cluster, 30 * SECOND);
+            load.verify_all(&mut cluster, 0);
+            let spec = load.spec.clone();
+            cluster.quiesce(&spec);
+        }
+    }
+}
