@@ -272,7 +272,7 @@ impl Group {
     /// A Raft message has arrived.
     pub(crate) fn step(&mut self, shared: &mut Shared, mut wire: RaftMessage) {
         if wire.to != self.replica || self.member(wire.from).is_none() {
-            tracing::warn!(group = %self.spec.group, from = %wire.from, to = %wire.to, "message for another replica");
+            tracing::debug!(group = %self.spec.group, from = %wire.from, to = %wire.to, "message for another replica");
             return;
         }
         if !self.accepts(shared, &wire) {

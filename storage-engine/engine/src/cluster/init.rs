@@ -123,7 +123,7 @@ fn choose_members(request: &api::InitClusterRequest, nodes: &[NodeRecord]) -> Re
 
 /// Makes this engine a member of the cluster that the request describes.
 pub async fn init(engine: &Arc<Engine>, request: &api::InitClusterRequest) -> Result<(), Status> {
-    let plan = plan(request)?;
+    let plan = plan(&in_order(request))?;
     let _one_at_a_time = engine.initialising.lock().await;
     if let Some(cluster) = engine.cluster().filter(|cluster| *cluster != plan.id) {
         return Err(Status::already_exists(format!(
@@ -132,6 +132,7 @@ pub async fn init(engine: &Arc<Engine>, request: &api::InitClusterRequest) -> Re
         )));
     }
     check_own(engine, &plan)?;
+    check_repeated(engine, &plan)?;
     if engine.meta.view().applied == LogIndex(0) {
         let mut provisional = Catalogue::default();
         let (_, changes) = decide(&provisional, &plan.command())
@@ -161,6 +162,30 @@ fn claim(engine: &Engine, cluster: ClusterId) -> Result<(), Status> {
         .set_identity(identity)
         .map_err(|error| Status::internal(error.to_string()))?;
     engine.start_disks().map_err(refuse)
+}
+
+/// The request with nodes and disks in the order of their ids: replicas are numbered by place, and every engine must number
+/// them alike however its client happened to list them.
+fn in_order(request: &api::InitClusterRequest) -> api::InitClusterRequest {
+    let mut ordered = request.clone();
+    ordered.nodes.sort_by(|one, other| one.node_id.cmp(&other.node_id));
+    for node in &mut ordered.nodes {
+        node.disks.sort_by(|one, other| one.disk_id.cmp(&other.disk_id));
+    }
+    ordered
+}
+
+/// A repeated request must want the same meta group: two plans under one cluster id could make two meta groups.
+fn check_repeated(engine: &Engine, plan: &Plan) -> Result<(), Status> {
+    let view = engine.meta.view();
+    let known = view.cluster.as_ref().filter(|cluster| cluster.id == plan.id);
+    match known {
+        Some(cluster) if cluster.members != plan.members => Err(Status::already_exists(format!(
+            "engine '{}' has noted other members of the meta group for cluster {}: repeat the first request as it was",
+            engine.config.name, plan.id
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What the request says of this engine must be so.

@@ -290,6 +290,29 @@ async fn a_half_finished_initialisation_is_finished_by_repeating_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_init_repeated_in_another_order_is_the_same_and_with_other_members_is_refused() {
+    let bench = Bench::new(3).await;
+    let first = bench.request().await;
+    bench.client(0).init_cluster(first.clone()).await.unwrap();
+    let mut other = first.clone();
+    other.nodes.truncate(2);
+    other.nodes.iter_mut().for_each(|node| node.meta_member = false);
+    let refused = bench.client(0).init_cluster(other).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists);
+    assert!(
+        refused.message().contains("other members of the meta group"),
+        "{}",
+        refused.message()
+    );
+    let mut reversed = first;
+    reversed.nodes.reverse();
+    for number in 0..3 {
+        bench.client(number).init_cluster(reversed.clone()).await.unwrap();
+    }
+    bench.founded().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_does_not_fit_the_engine_is_refused_by_name() {
     let bench = Bench::new(2).await;
     let request = bench.request().await;
