@@ -541,6 +541,11 @@ impl Running {
                 buffers: write.buffers,
             });
         }
+        if !self.shared.log.is_open() && self.shared.log.in_flight() == 0 {
+            // Nothing that recovery read may be relied on before that frame is durable, and it never will be.
+            let reason = "the disk has no room left for the frame that opens its log: format a larger one".to_owned();
+            self.shared.effects.push(Effect::DiskFailed(reason));
+        }
         if is_any_composed {
             // What is left was not the oldest: its wait is counted from here, at most one frame's time too late.
             self.shared.queued_since = self.shared.log.has_queued().then_some(self.shared.now);
