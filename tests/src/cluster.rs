@@ -210,6 +210,9 @@ impl Cluster {
 
     /// Sees to it that `gateway` does not lead the volume: while it is used through another engine, leadership moves there.
     pub fn lead_elsewhere(&self, name: &str, gateway: usize) -> Result<()> {
+        if self.leader(name)? != gateway {
+            return Ok(());
+        }
         let other = usize::from(gateway == 0);
         let mut client = Client::connect(&self.engines[other].nbd_tcp(), name)?;
         wait::until(
@@ -221,7 +224,12 @@ impl Cluster {
                 Ok(())
             },
         )?;
-        client.disconnect()
+        client.disconnect()?;
+        wait::until(&format!("{name} is given back"), START_LIMIT, || {
+            let volume = self.volume(name)?;
+            ensure!(volume["attached_to"].is_null(), "{} holds it", volume["attached_to"]);
+            Ok(())
+        })
     }
 
     /// Runs `cairn` with `args`, whatever its exit code.

@@ -10,8 +10,8 @@ use clap::Args;
 use crate::root;
 use crate::steps::{self, Counts, Steps};
 
-/// Where the fuzz crate is.
-const CRATE: &str = "storage-engine/format";
+/// The crates that have a fuzz crate beside them.
+const CRATES: [&str; 2] = ["storage-engine/format", "storage-engine/frontends/nbd"];
 
 /// What `cargo xtask fuzz` takes.
 #[derive(Debug, Args)]
@@ -29,10 +29,18 @@ pub(crate) struct Options {
 
 /// Fuzzes the targets one after the other.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let dir = root().join(CRATE);
-    let all = targets(&dir.join("fuzz/fuzz_targets"))?;
-    if let Some(unknown) = options.targets.iter().find(|target| !all.contains(target)) {
-        bail!("there is no fuzz target {unknown}; there are: {}", all.join(", "));
+    let mut all = Vec::new();
+    for dir in CRATES.map(|name| root().join(name)) {
+        let names = targets(&dir.join("fuzz/fuzz_targets"))?;
+        all.extend(names.into_iter().map(|name| (dir.clone(), name)));
+    }
+    if let Some(unknown) = options
+        .targets
+        .iter()
+        .find(|target| !all.iter().any(|(_, name)| name == *target))
+    {
+        let names: Vec<&str> = all.iter().map(|(_, name)| name.as_str()).collect();
+        bail!("there is no fuzz target {unknown}; there are: {}", names.join(", "));
     }
     if Tool::new("cargo").args(["fuzz", "--version"]).ok().is_err() {
         println!("installing: cargo-fuzz");
@@ -45,14 +53,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let limit = format!("-max_total_time={}", options.seconds);
     let mut steps = Steps::default();
-    for target in all
+    for (dir, target) in all
         .iter()
-        .filter(|target| options.targets.is_empty() || options.targets.contains(target))
+        .filter(|(_, target)| options.targets.is_empty() || options.targets.contains(target))
     {
         steps.run(&format!("fuzz {target}"), |counts| {
             // The host's own triple: a static one, which cargo-fuzz may choose, cannot link the sanitizer.
             let args = ["+nightly", "fuzz", "run", "--target", host(), target, "--", &limit];
-            steps::command(&dir, "cargo", &args, counts).map(Into::into)
+            steps::command(dir, "cargo", &args, counts).map(Into::into)
         });
     }
     steps.finish()

@@ -65,10 +65,19 @@ pub(super) fn verify_again(cluster: &Cluster, report: &mut Report, made: &Image)
 fn make(dir: &Path) -> Result<Image> {
     let source = dir.join("files");
     fs::create_dir_all(&source)?;
+    // Sources only: beside them may lie build directories of any size.
+    let sources = [
+        "storage-engine/core/src",
+        "storage-engine/engine/src",
+        "cli/src",
+        "tests/src",
+        "xtask/src",
+    ];
     Tool::new("cp")
-        .arg("-r")
-        .args([root().join("storage-engine"), root().join("tests")])
+        .args(["-r", "--parents"])
+        .args(sources)
         .arg(&source)
+        .dir(root())
         .ok()?;
     let random = source.join("random");
     Tool::new("dd")

@@ -63,6 +63,11 @@ impl Run {
     /// Kills the leader, brings it back, stops a follower, continues it, and reads everything back.
     pub(super) fn kill_and_stop(self, cluster: &mut Cluster, report: &mut Report) -> Result<Written> {
         progress::during("verified writes before any fault", |_| {
+            wait::until("the first writes are answered", Duration::from_secs(20), || {
+                ensure!(!self.load.has_ended(), "the writer has ended");
+                ensure!(self.load.answered() > 0, "none is");
+                Ok(())
+            })?;
             sleep(WARM_UP);
             Ok(())
         })?;
