@@ -182,6 +182,11 @@ impl Group {
     /// Starts reading back the old headers that raft-rs has asked for.
     pub(super) fn start_fetches(&mut self, shared: &mut Shared) {
         for request in self.node.mut_store().take_wanted() {
+            // raft-rs asks anew at every proposal while the entries are under way. The follower of a request that is
+            // dropped here is served by its twin, or asks again after its next heartbeat.
+            if self.fetches.values().any(|fetch| fetch.request.low == request.low) {
+                continue;
+            }
             if self.node.store().fetched_count() > FETCHED_MAX {
                 self.node.mut_store().unpark_before(request.low);
             }

@@ -151,10 +151,11 @@ pub fn describe(catalogue: &Catalogue, volume: &VolumeRecord, survey: &Survey) -
             .unwrap_or_default();
     }
     if volume.phase() == VolumePhase::Ready {
+        let leader_committed = leader.map_or(0, |(_, status)| status.committed);
         let alive = message
             .replicas
             .iter()
-            .filter(|replica| is_alive(replica.status.as_ref()))
+            .filter(|replica| is_alive(replica.status.as_ref()) && keeps_up(replica.status.as_ref(), leader_committed))
             .count();
         message.health = match (leader.is_some(), alive) {
             (true, alive) if alive == message.replicas.len() => "healthy",
@@ -164,6 +165,14 @@ pub fn describe(catalogue: &Catalogue, volume: &VolumeRecord, survey: &Survey) -
         .to_owned();
     }
     message
+}
+
+/// How far a replica's log may end behind what is committed for it to count as whole: what is on its way to a follower that
+/// keeps up. One that is further behind is being caught up, and until then a majority cannot rely on it.
+const BEHIND_MAX: u64 = 512;
+
+fn keeps_up(status: Option<&api::ReplicaStatus>, leader_committed: u64) -> bool {
+    status.is_some_and(|status| status.last + BEHIND_MAX >= leader_committed)
 }
 
 fn is_alive(status: Option<&api::ReplicaStatus>) -> bool {
@@ -216,5 +225,10 @@ mod tests {
         );
         assert_eq!(health(true, [Some(("leader", 1)), leader, follower]).1, "n2");
         assert_eq!(health(false, [leader, follower, follower]).0, "creating");
+        let behind = api::ReplicaStatus {
+            last: 10,
+            ..status("follower", 2)
+        };
+        assert!(keeps_up(Some(&behind), 10 + BEHIND_MAX) && !keeps_up(Some(&behind), 11 + BEHIND_MAX));
     }
 }
