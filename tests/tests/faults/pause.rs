@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use cairn_tests::ClusterOptions;
 use cairn_tests::cluster::with_fresh;
+use cairn_tests::load::Plan;
 
 use crate::scene::{self, GATEWAY, VOLUME};
 
@@ -67,5 +69,46 @@ fn a_stopped_leader_comes_back_and_undoes_nothing() -> Result<()> {
         let mut ledger = scene::stop_clean(load)?.ledger;
         scene::healthy(cluster)?;
         (0..3).try_for_each(|engine| scene::read_back(cluster, engine, &mut ledger))
+    })
+}
+
+/// At full speed a follower that was stopped for seconds is far behind when it comes back. Bringing it up to date must not
+/// slow down the others, nor take long.
+#[test]
+fn catching_up_holds_nobody_up_either() -> Result<()> {
+    let options = ClusterOptions {
+        disk_bytes: 2 << 30,
+        ..scene::options()
+    };
+    with_fresh(&options, |cluster| {
+        let plan = Plan {
+            depth: 16,
+            blocks_max: 2,
+            read_percent: 10,
+            pause: Duration::from_micros(200),
+        };
+        let load = scene::load_with(cluster, plan)?;
+        let leader = cluster.leader(VOLUME)?;
+        let follower = (0..3)
+            .find(|index| *index != leader && *index != GATEWAY)
+            .context("no follower")?;
+        cluster.engines[follower].pause()?;
+        scene::run_for(6);
+        let at = Instant::now();
+        let before = load.answered();
+        cluster.engines[follower].resume()?;
+        scene::run_for(3);
+        let during = load.answered() - before;
+        scene::healthy(cluster)?;
+        let caught_up = at.elapsed();
+        scene::run_for(1);
+        let outcome = scene::stop_clean(load)?;
+        let stall = outcome.samples.longest_wait(at, Instant::now());
+        eprintln!("caught up after {caught_up:?}; {during} requests in the first 3 s; the longest waited {stall:?}");
+        ensure!(
+            stall <= FOLLOWER_STOP_MAX,
+            "a request waited {stall:?}, at most {FOLLOWER_STOP_MAX:?} are allowed"
+        );
+        Ok(())
     })
 }

@@ -38,13 +38,18 @@ pub(crate) fn plan() -> Plan {
 
 /// Makes the volume, led by another engine than the gateway, and starts a verified load through the gateway.
 pub(crate) fn load_through_gateway(cluster: &Cluster) -> Result<Load> {
+    load_with(cluster, plan())
+}
+
+/// [`load_through_gateway`] with another plan.
+pub(crate) fn load_with(cluster: &Cluster, plan: Plan) -> Result<Load> {
     cluster.create_volume(VOLUME, BLOCKS * 4096)?;
     cluster.lead_elsewhere(VOLUME, GATEWAY)?;
     let load = Load::start(
         &cluster.engines[GATEWAY].nbd_tcp(),
         VOLUME,
         Ledger::new(1, 0, BLOCKS),
-        plan(),
+        plan,
     )?;
     progresses(&load)?;
     Ok(load)
