@@ -301,7 +301,12 @@ impl Running {
             }
             Event::PeerUp(disk) => self.peer_up(disk),
             Event::PeerDown(disk) => self.peer_down(disk),
-            Event::PeerDrained { to, bytes } => self.shared.links.drained(to, bytes),
+            Event::PeerDrained { to, bytes } => {
+                self.shared.links.drained(to, bytes);
+                for group in self.groups.values_mut() {
+                    group.drained(&mut self.shared, to);
+                }
+            }
             Event::Written { io, result } => self.written(io, result),
             Event::Read { io, result } => self.read(io, result),
             Event::OpenDevice { device, spec, info } => {
@@ -486,7 +491,7 @@ impl Running {
         let shared = &mut self.shared;
         match purpose {
             Purpose::BlockRead { read, piece, .. } => group.block_read(shared, read, piece, result),
-            Purpose::Fetch { fetch, .. } => group.fetch_read(shared, fetch, result),
+            Purpose::Fetch { fetch, offset, .. } => group.fetch_read(shared, (fetch, offset), result),
             Purpose::Outbox { to, serial, entry, .. } => group.outbox_read(shared, (to, serial, entry), result),
             Purpose::External { index, .. } => group.external_read(shared, index, result),
         }

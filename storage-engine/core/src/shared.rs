@@ -28,7 +28,7 @@ pub(crate) enum Purpose {
     /// A piece of a read of a group's blocks.
     BlockRead { group: GroupId, read: u64, piece: usize },
     /// Headers of old entries, for raft-rs.
-    Fetch { group: GroupId, fetch: u64 },
+    Fetch { group: GroupId, fetch: u64, offset: u64 },
     /// The payload of an old entry, for a follower.
     Outbox {
         group: GroupId,

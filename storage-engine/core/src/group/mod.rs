@@ -34,8 +34,9 @@ pub(crate) use storage::{BASE, GroupLog, Location, LogEntry};
 /// Headers and overhead of one append message, in bytes as raft-rs counts them: at four bytes a block this is at most
 /// about 3 MiB of payload, which fits a peer frame.
 const MESSAGE_HEADER_BYTES_MAX: u64 = 3 << 10;
-/// Appends under way to one follower, beyond which Raft waits for its answers.
-const MESSAGES_IN_FLIGHT_MAX: usize = 256;
+/// Appends under way to one follower, beyond which Raft waits for its answers: many turns' worth for one that keeps up, and
+/// a bound on what is read ahead for one that does not.
+const MESSAGES_IN_FLIGHT_MAX: usize = 64;
 /// Ticks after which the first member of a fresh group campaigns again if nobody leads: its peers may not have made
 /// their replicas yet.
 const FRESH_CAMPAIGN_TICKS: u32 = 4;

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use cairn_api::ids::ReplicaId;
+use cairn_api::ids::{DiskId, ReplicaId};
 use cairn_api::units::BLOCK_BYTES;
 use cairn_format::entry::EntryHeader;
 use cairn_format::peer::RaftMessage;
@@ -17,8 +17,13 @@ use crate::event::DiskFault;
 use crate::log::{FRAME_HEADER_READ_BYTES, parse_frame_entries};
 use crate::shared::{Purpose, Shared, blocks_match};
 
-/// Messages that wait for reads, for one follower; beyond it Raft finds the gap and sends again.
-const HELD_MAX: usize = 64;
+/// Messages that wait for reads, for one follower: more than Raft has under way to it, even cut to size. Beyond it Raft
+/// finds the gap and sends again.
+const HELD_MAX: usize = 256;
+/// Payload that is being read back for one follower or queued on its link before more is read: enough to keep both busy.
+const CATCH_UP_BYTES_MAX: usize = 4 << 20;
+/// What is read of a frame to find its entries' headers; if a header is longer, the rest is read too.
+const FETCH_BYTES: u32 = 8 << 10;
 /// Payload of one append message, unless a single entry has more: half of what a peer frame may hold.
 const MESSAGE_BLOCKS_MAX: u32 = 512;
 /// Frames read ahead when old headers are wanted.
@@ -29,8 +34,21 @@ const FETCHED_MAX: usize = 4096;
 struct Held {
     serial: u64,
     message: RaftMessage,
+    /// Reads to be started: the entry's place in the message, the disk's block, blocks.
+    wanted: Vec<(usize, u64, u32)>,
+    /// Reads under way.
     missing: usize,
     is_void: bool,
+}
+
+impl Held {
+    fn is_complete(&self) -> bool {
+        self.wanted.is_empty() && self.missing == 0
+    }
+
+    fn bytes_read(&self) -> usize {
+        self.message.entries.iter().map(|entry| entry.payload.len()).sum()
+    }
 }
 
 #[derive(Default)]
@@ -121,22 +139,59 @@ impl Group {
         outbox.held.push_back(Held {
             serial,
             message: wire,
-            missing: reads.len(),
+            wanted: reads,
+            missing: 0,
             is_void: false,
         });
-        for (entry, payload_block, blocks) in reads {
-            let purpose = Purpose::Outbox {
-                group: self.spec.group,
-                to,
-                serial,
-                entry,
-            };
-            #[allow(clippy::cast_possible_truncation, reason = "an entry has at most 1 MiB of payload")]
-            shared.read(
-                payload_block * BLOCK_BYTES,
-                (u64::from(blocks) * BLOCK_BYTES) as u32,
-                purpose,
-            );
+        self.advance_outbox(shared, to);
+    }
+
+    /// The queue to a follower's disk has shrunk: what is held for it may go on.
+    pub(crate) fn drained(&mut self, shared: &mut Shared, disk: DiskId) {
+        if self.outboxes.values().all(|outbox| outbox.held.is_empty()) {
+            return;
+        }
+        let member = self.spec.members.iter().find(|member| member.disk == disk);
+        if let Some(to) = member.map(|member| member.replica) {
+            self.advance_outbox(shared, to);
+        }
+    }
+
+    /// Sends what is complete at the front, and starts reads as far as the bound allows.
+    fn advance_outbox(&mut self, shared: &mut Shared, to: ReplicaId) {
+        while let Some(front) = self.outboxes.get_mut(&to).and_then(|outbox| {
+            let is_complete = outbox.held.front().is_some_and(Held::is_complete);
+            if is_complete { outbox.held.pop_front() } else { None }
+        }) {
+            if front.is_void {
+                self.unreachable(to);
+            } else {
+                self.send_wire(shared, front.message);
+            }
+        }
+        let disk = self.member(to).map(|member| member.disk);
+        let mut bytes = disk.map_or(0, |disk| shared.links.queued_bytes(disk));
+        let Some(outbox) = self.outboxes.get_mut(&to) else {
+            return;
+        };
+        for held in &mut outbox.held {
+            let serial = held.serial;
+            if bytes < CATCH_UP_BYTES_MAX {
+                for (entry, payload_block, blocks) in held.wanted.drain(..) {
+                    held.missing += 1;
+                    let purpose = Purpose::Outbox {
+                        group: self.spec.group,
+                        to,
+                        serial,
+                        entry,
+                    };
+                    #[allow(clippy::cast_possible_truncation, reason = "an entry has at most 1 MiB of payload")]
+                    let length = (u64::from(blocks) * BLOCK_BYTES) as u32;
+                    bytes += length as usize;
+                    shared.read(payload_block * BLOCK_BYTES, length, purpose);
+                }
+            }
+            bytes += held.bytes_read();
         }
     }
 
@@ -167,16 +222,7 @@ impl Group {
                 held.is_void = true;
             }
         }
-        while let Some(front) = self.outboxes.get_mut(&to).and_then(|outbox| {
-            let is_complete = outbox.held.front().is_some_and(|held| held.missing == 0);
-            if is_complete { outbox.held.pop_front() } else { None }
-        }) {
-            if front.is_void {
-                self.unreachable(to);
-            } else {
-                self.send_wire(shared, front.message);
-            }
-        }
+        self.advance_outbox(shared, to);
     }
 
     /// Starts reading back the old headers that raft-rs has asked for.
@@ -201,20 +247,31 @@ impl Group {
                 },
             );
             for offset in frames {
-                let purpose = Purpose::Fetch {
-                    group: self.spec.group,
-                    fetch,
-                };
-                let length = FRAME_HEADER_READ_BYTES.min(shared.log.bytes_to_segment_end(offset));
-                shared.read(offset, length, purpose);
+                self.fetch(shared, fetch, offset, FETCH_BYTES);
             }
         }
     }
 
+    fn fetch(&self, shared: &mut Shared, fetch: u64, offset: u64, length: u32) {
+        let purpose = Purpose::Fetch {
+            group: self.spec.group,
+            fetch,
+            offset,
+        };
+        let length = length.min(shared.log.bytes_to_segment_end(offset));
+        shared.read(offset, length, purpose);
+    }
+
     /// A frame's header was read back.
-    pub(crate) fn fetch_read(&mut self, shared: &mut Shared, fetch: u64, result: Result<Bytes, DiskFault>) {
+    pub(crate) fn fetch_read(
+        &mut self,
+        shared: &mut Shared,
+        (fetch, offset): (u64, u64),
+        result: Result<Bytes, DiskFault>,
+    ) {
         let group = self.spec.group;
         let disk = shared.config.disk;
+        let is_short = result.as_ref().is_ok_and(|bytes| bytes.len() == FETCH_BYTES as usize);
         match result
             .map_err(|fault| fault.to_string())
             .and_then(|bytes| parse_frame_entries(disk, &bytes, group))
@@ -228,6 +285,12 @@ impl Group {
                     };
                     self.node.mut_store().park(entry.index.get(), parked);
                 }
+            }
+            // A header that is longer than what is usually read.
+            Err(_)
+                if is_short && FRAME_HEADER_READ_BYTES.min(shared.log.bytes_to_segment_end(offset)) > FETCH_BYTES =>
+            {
+                return self.fetch(shared, fetch, offset, FRAME_HEADER_READ_BYTES);
             }
             Err(error) => tracing::error!(%group, %error, "old entries cannot be read back"),
         }

@@ -129,24 +129,3 @@ fn the_queue_to_a_stopped_follower_is_bounded() {
         assert!(queued <= bound, "{queued} bytes queued to a stopped follower");
     }
 }
-
-#[test]
-fn catching_up_reads_each_old_entry_a_few_times_at_most() {
-    let mut cluster = Cluster::new(setup(450));
-    let spec = cluster.spec(VOLUME, 2000, 3);
-    cluster.create(&spec);
-    let mut load = Workload::new(spec.clone(), 450);
-    load.open(&mut cluster, 0);
-    load.run(&mut cluster, SECOND);
-    cluster.crash(2);
-    load.run(&mut cluster, 10 * SECOND);
-    let before: u64 = (0..2).map(|node| cluster.nodes[node].bytes_read).sum();
-    cluster.start(2);
-    // Proposals go on while the old entries are read back: each must not start another read of the same ones.
-    load.run(&mut cluster, 10 * SECOND);
-    load.drain(&mut cluster, 20 * SECOND);
-    let read: u64 = (0..2).map(|node| cluster.nodes[node].bytes_read).sum::<u64>() - before;
-    let used: u64 = (0..2).map(|node| cluster.nodes[node].bytes_written).sum();
-    assert!(read < 4 * used, "{read} bytes were read back of a log of {used}");
-    cluster.quiesce(&spec);
-}

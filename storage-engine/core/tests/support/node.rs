@@ -56,9 +56,6 @@ pub struct Node {
     pub command_replies: BTreeMap<CommandId, Result<CommandReply, CommandError>>,
     pub applied: Vec<(GroupId, LogIndex, Bytes)>,
     pub leaders: BTreeMap<GroupId, (Option<ReplicaId>, bool)>,
-    /// Bytes its core has asked its disk for, and given it.
-    pub bytes_read: u64,
-    pub bytes_written: u64,
 }
 
 impl Node {
@@ -81,8 +78,6 @@ impl Node {
             command_replies: BTreeMap::new(),
             applied: Vec::new(),
             leaders: BTreeMap::new(),
-            bytes_read: 0,
-            bytes_written: 0,
         }
     }
 

@@ -289,14 +289,12 @@ impl Cluster {
         match effect {
             Effect::Send { to, message } => self.send(number, to, &message),
             Effect::Write { io, offset, buffers } => {
-                self.nodes[number].bytes_written += buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
                 self.nodes[number].disk.submit(io, offset, &buffers);
                 let (from, to) = self.nodes[number].write_latency.unwrap_or(self.setup.write_latency);
                 let latency = self.rng.between(from, to);
                 self.plan(self.now + latency, Happening::Written { node: number, life, io });
             }
             Effect::Read { io, offset, length } => {
-                self.nodes[number].bytes_read += u64::from(length);
                 let latency = self.rng.between(self.setup.read_latency.0, self.setup.read_latency.1);
                 self.plan(
                     self.now + latency,
