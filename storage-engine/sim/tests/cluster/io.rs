@@ -9,9 +9,9 @@ use cairn_api::units::Lba;
 use cairn_core::event::{Command, CommandReply, DeviceId};
 use cairn_core::map::Slot;
 
-use crate::support::cluster::{Cluster, SECOND, Setup, read_bytes};
-use crate::support::rng::Rng;
-use crate::support::workload::Workload;
+use cairn_history::rng::Rng;
+use cairn_sim::cluster::{Cluster, SECOND, Setup, read_bytes};
+use cairn_sim::workload::Workload;
 
 const VOLUME: GroupId = GroupId(2);
 const BLOCKS: u64 = 600;
@@ -37,7 +37,7 @@ fn random_request(cluster: &mut Cluster, node: usize, device: DeviceId, model: &
     let range = offset as usize..(offset + length) as usize;
     match rng.below(10) {
         0..4 => {
-            let byte = rng.next() as u8;
+            let byte = rng.draw() as u8;
             let data: Vec<u8> = (0..length).map(|i| byte.wrapping_add((i % 251) as u8)).collect();
             model[range].copy_from_slice(&data);
             assert_eq!(cluster.call(node, device, write(offset, data)), Ok(BlockReply::Done));

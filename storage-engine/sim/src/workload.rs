@@ -7,10 +7,10 @@ use cairn_api::block::{BlockError, BlockOp, BlockReply, Tag};
 use cairn_core::event::{DeviceId, GroupSpec};
 
 use super::cluster::{Cluster, read_bytes};
-use super::content;
-use super::disk::SECTOR;
-use super::history::{History, OpId};
-use super::rng::Rng;
+use cairn_history::content;
+use cairn_history::content::SECTOR;
+use cairn_history::register::{History, OpId};
+use cairn_history::rng::Rng;
 
 const BLOCK_SECTORS: u64 = 8;
 

@@ -12,7 +12,7 @@ use cairn_core::event::{
 use cairn_core::map::Run;
 
 use super::{Cluster, disk_id, node_id};
-use crate::support::node::DeviceResult;
+use crate::node::DeviceResult;
 
 impl Cluster {
     fn next_name(&mut self) -> u64 {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use cairn_api::ids::{GroupId, LogIndex};
 use cairn_core::event::{Command, CommandError, CommandReply, Role};
 
-use crate::support::cluster::{Cluster, MILLISECOND, SECOND, Setup};
-use crate::support::workload::Workload;
+use cairn_sim::cluster::{Cluster, MILLISECOND, SECOND, Setup};
+use cairn_sim::workload::Workload;
 
 const VOLUME: GroupId = GroupId(2);
 

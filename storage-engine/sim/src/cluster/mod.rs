@@ -16,12 +16,12 @@ use cairn_core::config::{CoreConfig, Limits, Timing};
 use cairn_core::event::{DiskFault, Effect, Event, IoId};
 use cairn_format::superblock::Geometry;
 
-use crate::support::disk::SimDisk;
-use crate::support::network::Link;
-use crate::support::node::{Clock, Node};
-use crate::support::rng::Rng;
-use crate::support::trace::Trace;
-use crate::support::wire;
+use crate::disk::SimDisk;
+use crate::network::Link;
+use crate::node::{Clock, Node};
+use crate::trace::Trace;
+use crate::wire;
+use cairn_history::rng::Rng;
 
 pub use control::read_bytes;
 
@@ -140,7 +140,7 @@ impl Cluster {
                 node: node_id(number),
                 disk: disk_id(number),
                 geometry: Geometry::for_device(setup.disk_bytes, setup.segment_bytes).unwrap(),
-                seed: rng.next(),
+                seed: rng.draw(),
                 timing: setup.timing,
                 limits: setup.limits,
             };
@@ -274,11 +274,7 @@ impl Cluster {
         for effect in effects {
             self.trace.add(self.now, number, &effect);
             if std::env::var_os("CAIRN_TRACE").is_some() {
-                eprintln!(
-                    "{:>14} node {number}: {}",
-                    self.now,
-                    crate::support::trace::brief(&effect)
-                );
+                eprintln!("{:>14} node {number}: {}", self.now, crate::trace::brief(&effect));
             }
             self.carry_out_one(number, effect);
         }

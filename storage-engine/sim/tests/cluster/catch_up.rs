@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cairn_api::ids::GroupId;
 
-use crate::support::cluster::{Cluster, SECOND, Setup};
-use crate::support::workload::Workload;
+use cairn_sim::cluster::{Cluster, SECOND, Setup};
+use cairn_sim::workload::Workload;
 
 const VOLUME: GroupId = GroupId(2);
 

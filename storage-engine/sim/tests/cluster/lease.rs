@@ -7,8 +7,8 @@ use cairn_api::block::{BlockOp, BlockReply};
 use cairn_api::ids::GroupId;
 use cairn_core::event::{Command, DeviceId};
 
-use crate::support::cluster::{Cluster, MILLISECOND, SECOND, Setup, read_bytes};
-use crate::support::workload::Workload;
+use cairn_sim::cluster::{Cluster, MILLISECOND, SECOND, Setup, read_bytes};
+use cairn_sim::workload::Workload;
 
 const VOLUME: GroupId = GroupId(2);
 

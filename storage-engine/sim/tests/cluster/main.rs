@@ -1,5 +1,5 @@
-//! Core on a deterministic cluster: whole volumes over simulated disks, links and clocks. See `support::cluster` for what
-//! is simulated, and `support::history` for what is checked.
+//! Core on a deterministic cluster: whole volumes over simulated disks, links and clocks. See `cairn_sim::cluster` for what
+//! is simulated, and `cairn_history::register` for what is checked.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,9 +10,6 @@
     missing_docs,
     reason = "a test"
 )]
-
-#[path = "../support/mod.rs"]
-mod support;
 
 mod catch_up;
 mod determinism;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cairn_api::ids::GroupId;
 
-use crate::support::cluster::{Cluster, MILLISECOND, SECOND, Setup};
-use crate::support::workload::Workload;
+use cairn_sim::cluster::{Cluster, MILLISECOND, SECOND, Setup};
+use cairn_sim::workload::Workload;
 
 fn traced(seed: u64) -> (u32, u64) {
     let mut cluster = Cluster::new(Setup::new(seed));

@@ -7,8 +7,8 @@ use cairn_api::block::{BlockError, BlockOp, BlockReply};
 use cairn_api::ids::{GroupId, NodeId};
 use cairn_core::event::{Command, CommandReply, DeviceId, GroupSpec};
 
-use crate::support::cluster::{Cluster, MILLISECOND, SECOND, Setup, node_id, read_bytes};
-use crate::support::workload::Workload;
+use cairn_sim::cluster::{Cluster, MILLISECOND, SECOND, Setup, node_id, read_bytes};
+use cairn_sim::workload::Workload;
 
 const VOLUME: GroupId = GroupId(2);
 

@@ -7,7 +7,7 @@ use cairn_api::block::{BlockError, BlockOp, BlockReply};
 use cairn_api::ids::GroupId;
 use cairn_core::event::DeviceId;
 
-use crate::support::cluster::{Cluster, Setup, read_bytes};
+use cairn_sim::cluster::{Cluster, Setup, read_bytes};
 
 const VOLUME: GroupId = GroupId(2);
 

@@ -1,7 +1,8 @@
 //! What test clients write: every 512-byte sector carries a stamp that no other write uses, repeated so that a mixture of
 //! two writes, or a sector at the wrong place, shows.
 
-use super::disk::SECTOR;
+/// Bytes of a sector: what a disk tears no further.
+pub const SECTOR: usize = 512;
 
 const MARK: u64 = 0x5EC7_0000_0000_0000;
 const MARK_MASK: u64 = 0xFFFF_0000_0000_0000;

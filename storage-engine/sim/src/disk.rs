@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use cairn_core::event::{DiskFault, IoId};
 
-use super::content;
-use super::rng::Rng;
+use cairn_history::content::{self, SECTOR};
+use cairn_history::rng::Rng;
 
 const PAGE: usize = 4096;
-pub const SECTOR: usize = 512;
 
 struct Flight {
     offset: u64,

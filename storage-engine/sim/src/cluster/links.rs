@@ -5,7 +5,7 @@ use cairn_core::event::Event;
 use cairn_format::peer::PeerMessage;
 
 use super::{Cluster, Happening, MICROSECOND, MILLISECOND, SECOND, disk_id};
-use crate::support::wire;
+use crate::wire;
 
 impl Cluster {
     pub(super) fn send(&mut self, from: usize, to: DiskId, message: &PeerMessage) {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use cairn_api::ids::GroupId;
 use cairn_core::event::Command;
 
-use crate::support::cluster::{Cluster, MICROSECOND, MILLISECOND, SECOND, Setup};
-use crate::support::rng::Rng;
-use crate::support::workload::Workload;
+use cairn_history::rng::Rng;
+use cairn_sim::cluster::{Cluster, MICROSECOND, MILLISECOND, SECOND, Setup};
+use cairn_sim::workload::Workload;
 
 const VOLUME: GroupId = GroupId(2);
 const SEEDS: std::ops::Range<u64> = 1000..1050;

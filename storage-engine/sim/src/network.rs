@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::rng::Rng;
+use cairn_history::rng::Rng;
 
 /// What fits between the two ends: two socket buffers.
 const SOCKET_BYTES_MAX: usize = 512 << 10;
