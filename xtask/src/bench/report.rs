@@ -36,6 +36,8 @@ pub(super) struct Row {
     figures: Figures,
     cpu_us_per_io: f64,
     load_average: f64,
+    /// Requests a second and median latency of every round, in order.
+    rounds: Vec<(f64, f64)>,
 }
 
 impl Row {
@@ -59,7 +61,16 @@ impl Row {
             figures: *figures,
             cpu_us_per_io,
             load_average,
+            rounds: vec![(figures.iops, figures.p50_us)],
         }
+    }
+
+    /// The round with the median of the median latencies, which remembers the others; of an even number the slower one.
+    pub(super) fn median(mut rounds: Vec<Self>) -> Option<Self> {
+        let all: Vec<(f64, f64)> = rounds.iter().flat_map(|row| row.rounds.clone()).collect();
+        rounds.sort_by(|a, b| a.figures.p50_us.total_cmp(&b.figures.p50_us));
+        let middle = rounds.len() / 2;
+        rounds.into_iter().nth(middle).map(|row| Self { rounds: all, ..row })
     }
 
     fn json(&self) -> Value {
@@ -72,7 +83,17 @@ impl Row {
             "p99_us": round(self.figures.p99_us),
             "cpu_us_per_io": round(self.cpu_us_per_io),
             "load_average": self.load_average,
+            "rounds": self.rounds.iter().map(|(iops, p50_us)| json!({
+                "iops": round(*iops),
+                "p50_us": round(*p50_us),
+            })).collect::<Vec<_>>(),
         })
+    }
+
+    /// The least and the greatest median latency of all rounds.
+    fn span(&self) -> String {
+        let of = |pick: fn(f64, f64) -> f64| self.rounds.iter().map(|round| round.1).reduce(pick).unwrap_or_default();
+        format!("{:.0}-{:.0}", of(f64::min), of(f64::max))
     }
 
     fn cells(&self, raw: Option<&Self>) -> Vec<String> {
@@ -93,6 +114,7 @@ impl Row {
             format!("{:.0}", self.figures.p50_us),
             format!("{:.0}", self.figures.p99_us),
             ratio(self.figures.p50_us, raw.map(|raw| raw.figures.p50_us)),
+            self.span(),
             cpu,
             format!("{:.2}", self.load_average),
         ]
@@ -100,7 +122,7 @@ impl Row {
 }
 
 /// Prints all rows, Cairn's with its ratio to raw.
-pub(super) fn print(rows: &[Row]) {
+pub(super) fn print(rows: &[Row], rounds: u32) {
     let raw_of = |row: &Row| {
         let is_raw = |other: &&Row| other.system == System::Raw && other.workload == row.workload;
         rows.iter().find(is_raw).filter(|_| row.system == System::Cairn)
@@ -116,13 +138,15 @@ pub(super) fn print(rows: &[Row]) {
         "p50 us",
         "p99 us",
         "x raw",
+        "p50 of rounds",
         "CPU us/IO",
         "load average",
     ];
     table::print(&head, &cells);
     println!(
         "\nraw: a pre-written file, O_DIRECT, io_uring, O_DSYNC for writes. cairn: three replicas on this machine, over\n\
-         the NBD unix socket of the leader. x raw: Cairn's figure over raw's. CPU: all three engines together."
+         the NBD unix socket of the leader. x raw: Cairn's figure over raw's. CPU: all three engines together. Each row is the\n\
+         round with the median of the p50 of {rounds}, raw and cairn in turn."
     );
 }
 
@@ -141,4 +165,31 @@ fn round(value: f64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "a benchmark's counts stay far below 2^53")]
 fn float(value: u64) -> f64 {
     value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(p50_us: f64) -> Row {
+        let figures = Figures {
+            iops: 1e6 / p50_us,
+            mib_per_s: 1.0,
+            p50_us,
+            p99_us: 2.0 * p50_us,
+            bytes: 4096,
+            requests: 1,
+            errors: 0,
+        };
+        Row::new("randwrite-4k-qd1", System::Cairn, &figures, 100, 0.5)
+    }
+
+    #[test]
+    fn the_median_round_counts_and_the_others_are_remembered() {
+        let median = Row::median(vec![row(900.0), row(400.0), row(500.0)]).expect("three rounds");
+        assert!((median.figures.p50_us - 500.0).abs() < f64::EPSILON);
+        assert_eq!(median.span(), "400-900");
+        assert_eq!(median.json()["rounds"][0]["p50_us"], 900.0);
+        assert!(Row::median(Vec::new()).is_none());
+    }
 }

@@ -12,8 +12,10 @@ pub(super) struct Workload {
     rw: &'static str,
     block_size: &'static str,
     depth: u32,
-    /// The most that the job moves, whatever the time: writes use up the disk, whose space is not reclaimed yet.
+    /// The most that all rounds move together, whatever the time: writes use up the disk, whose space is not reclaimed yet.
     bytes_max: u64,
+    /// The least that a round may move.
+    bytes_min: u64,
 }
 
 /// In the order of measuring: the sequential write comes first and fills the volume, so that no read finds a hole. At depth 1
@@ -24,7 +26,8 @@ pub(super) const WORKLOADS: [Workload; 6] = [
         rw: "write",
         block_size: "1M",
         depth: 8,
-        bytes_max: 2 << 30,
+        bytes_max: 3 << 30,
+        bytes_min: REGION_BYTES,
     },
     Workload {
         name: "read-1m-qd8",
@@ -32,20 +35,23 @@ pub(super) const WORKLOADS: [Workload; 6] = [
         block_size: "1M",
         depth: 8,
         bytes_max: 64 << 30,
+        bytes_min: 0,
     },
     Workload {
         name: "randwrite-4k-qd1",
         rw: "randwrite",
         block_size: "4k",
         depth: 1,
-        bytes_max: 512 << 20,
+        bytes_max: 300 << 20,
+        bytes_min: 0,
     },
     Workload {
         name: "randwrite-4k-qd32",
         rw: "randwrite",
         block_size: "4k",
         depth: 32,
-        bytes_max: 2 << 30,
+        bytes_max: 1536 << 20,
+        bytes_min: 0,
     },
     Workload {
         name: "randread-4k-qd1",
@@ -53,6 +59,7 @@ pub(super) const WORKLOADS: [Workload; 6] = [
         block_size: "4k",
         depth: 1,
         bytes_max: 64 << 30,
+        bytes_min: 0,
     },
     Workload {
         name: "randread-4k-qd32",
@@ -60,15 +67,18 @@ pub(super) const WORKLOADS: [Workload; 6] = [
         block_size: "4k",
         depth: 32,
         bytes_max: 64 << 30,
+        bytes_min: 0,
     },
 ];
 
 impl Workload {
-    /// The job for one system. It ends after `seconds` or when its bytes are done.
-    pub(super) fn job(&self, target: Target, seconds: u32) -> Job {
+    /// The job of one round on one system. It ends after `seconds` or when its share of the bytes is done, which is a whole
+    /// pass over the region at least for the sequential write that fills it.
+    pub(super) fn job(&self, target: Target, seconds: u32, rounds: u32) -> Job {
+        let bytes = (self.bytes_max / u64::from(rounds)).max(self.bytes_min);
         Job::new(target, self.rw, self.block_size, self.depth)
             .with(&format!("size={REGION_BYTES}"))
-            .with(&format!("io_size={}", self.bytes_max))
+            .with(&format!("io_size={bytes}"))
             .with(&format!("runtime={seconds}"))
             .with("norandommap=1")
     }
