@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 7] = [
     &["cairn-api", "cairn-history"],
     &["cairn-format"],
     &["cairn-core"],
-    &["cairn-reactor", "cairn-nbd", "cairn-sim"],
+    &["cairn-reactor", "cairn-nbd", "cairn-sim", "cairn-benches"],
     &["cairn-engine", "cairn-cli"],
     &["cairn-tests"],
     &["xtask"],
