@@ -340,6 +340,8 @@ pub struct RecoverySummary {
     pub entries: u64,
     /// Segments in use.
     pub segments: u32,
+    /// Which opening of the log this is: higher than any before.
+    pub incarnation: u64,
     /// Whether a torn tail was cut off.
     pub torn_tail: bool,
     /// Groups found.

@@ -9,6 +9,10 @@ mod group;
 pub mod log;
 mod machine;
 pub mod map;
+#[cfg(not(feature = "mutations"))]
+mod mutation;
+#[cfg(feature = "mutations")]
+pub mod mutation;
 mod recover;
 mod shared;
 pub mod time;

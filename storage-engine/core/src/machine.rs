@@ -11,9 +11,10 @@ use crate::event::{
 };
 use crate::gateway::Gateway;
 use crate::group::{BASE, Group, Location, Recovered};
-use crate::log::recovery::{LogRead, Outcome, Recovery};
-use crate::log::{LogWrite, LogWriter, Record, Ticket};
+use crate::log::recovery::{LogRead, LogSummary, Outcome, Recovery};
+use crate::log::{LogTail, LogWrite, LogWriter, Record, Ticket};
 use crate::map::BlockMap;
+use crate::mutation::{Seeded, mutated};
 use crate::recover::Replay;
 use crate::shared::{IoNumbers, Origin, Purpose, Shared};
 use crate::time::Timestamp;
@@ -63,6 +64,7 @@ enum Phase {
 /// One disk's groups and gateways as a state machine. See [`crate::event`] for the rhythm in which it is driven.
 pub struct Core {
     config: CoreConfig,
+    seeded: Seeded,
     phase: Phase,
 }
 
@@ -71,19 +73,30 @@ impl Core {
     pub fn new(config: CoreConfig) -> Self {
         Self {
             config,
+            seeded: Seeded::default(),
+            phase: Phase::New,
+        }
+    }
+
+    /// A core with a seeded fault, for testing the tests.
+    #[cfg(feature = "mutations")]
+    pub fn with_mutation(config: CoreConfig, mutation: Option<crate::mutation::Mutation>) -> Self {
+        Self {
+            config,
+            seeded: Seeded::with(mutation),
             phase: Phase::New,
         }
     }
 
     /// Starts recovery.
     pub fn start(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let mut recovery = Recovery::new(self.config.disk, self.config.geometry);
+        let mut recovery = Recovery::new(self.config.disk, self.config.geometry).seeded(self.seeded);
         let mut io = IoNumbers::default();
         let mut reads = Vec::new();
         recovery.start(&mut || io.next(), &mut reads);
         let recovering = Recovering {
             recovery,
-            replay: Replay::default(),
+            replay: Replay::new(self.seeded),
             io,
             early: Vec::new(),
         };
@@ -164,7 +177,7 @@ impl Core {
         let Phase::Recovering(recovering) = std::mem::replace(&mut self.phase, Phase::Failed) else {
             return;
         };
-        match finish_recovery(&self.config, now, outcome, *recovering) {
+        match finish_recovery(&self.config, self.seeded, now, outcome, *recovering) {
             Ok(running) => self.phase = Phase::Running(Box::new(running)),
             Err(reason) => effects.push(Effect::DiskFailed(reason)),
         }
@@ -186,15 +199,10 @@ fn refuse(event: &Event, effects: &mut Vec<Effect>) {
     }
 }
 
-fn finish_recovery(
-    config: &CoreConfig,
-    now: Timestamp,
-    outcome: Outcome,
-    recovering: Recovering,
-) -> Result<Running, String> {
-    let Recovering { replay, io, early, .. } = recovering;
-    let (tail, found, torn_tail) = match outcome {
-        Outcome::Clean { tail, summary } => (tail, summary, false),
+/// What recovery found, if the disk may be used: where to go on, what was read, whether a torn tail was cut off.
+fn usable(config: &CoreConfig, outcome: Outcome) -> Result<(LogTail, LogSummary, bool), String> {
+    match outcome {
+        Outcome::Clean { tail, summary } => Ok((tail, summary, false)),
         Outcome::TornTail {
             tail,
             summary,
@@ -202,41 +210,48 @@ fn finish_recovery(
             reason,
         } => {
             tracing::warn!(disk = %config.disk, sequence, reason, "a torn tail was cut off: it was never acknowledged");
-            (tail, summary, true)
+            Ok((tail, summary, true))
         }
         Outcome::LostAcknowledged {
             segment,
             sequence,
             evidence,
-        } => {
-            return Err(format!(
-                "disk {} has lost data that it had acknowledged: frame {sequence} in segment {segment}: {evidence}. Its \
+        } => Err(format!(
+            "disk {} has lost data that it had acknowledged: frame {sequence} in segment {segment}: {evidence}. Its \
                  replicas will not vote; format the disk anew and let their peers rebuild them",
-                config.disk
-            ));
-        }
-        Outcome::Unsupported { offset, error } => {
-            return Err(format!(
-                "disk {} at byte {offset}: {error}; use the version that wrote it",
-                config.disk
-            ));
-        }
-        Outcome::DiskTooShort { offset, asked, done } => {
-            return Err(format!(
-                "disk {} is shorter than its superblock says: a read of {asked} bytes at {offset} gave {done}",
-                config.disk
-            ));
-        }
-    };
+            config.disk
+        )),
+        Outcome::Unsupported { offset, error } => Err(format!(
+            "disk {} at byte {offset}: {error}; use the version that wrote it",
+            config.disk
+        )),
+        Outcome::DiskTooShort { offset, asked, done } => Err(format!(
+            "disk {} is shorter than its superblock says: a read of {asked} bytes at {offset} gave {done}",
+            config.disk
+        )),
+    }
+}
+
+fn finish_recovery(
+    config: &CoreConfig,
+    seeded: Seeded,
+    now: Timestamp,
+    outcome: Outcome,
+    recovering: Recovering,
+) -> Result<Running, String> {
+    let Recovering { replay, io, early, .. } = recovering;
+    let (tail, found, torn_tail) = usable(config, outcome)?;
     if let Some(problem) = replay.problem {
         return Err(format!("the log of disk {} contradicts itself: {problem}", config.disk));
     }
-    let log = LogWriter::new(config.disk, config.geometry, tail);
-    let shared = Shared::new(config.clone(), log, now, io);
+    let incarnation = tail.incarnation;
+    let log = LogWriter::new(config.disk, config.geometry, tail).seeded(seeded);
+    let shared = Shared::new(config.clone(), seeded, log, now, io);
     let mut summary = RecoverySummary {
         frames: found.frames,
         entries: found.entries,
         segments: found.segments,
+        incarnation,
         torn_tail,
         groups: Vec::new(),
     };
@@ -438,7 +453,9 @@ impl Running {
         let Some(writing) = self.writing.remove(&io) else {
             return;
         };
-        if let Err(fault) = result {
+        if let Err(fault) = result
+            && !mutated!(self.shared.seeded, FailedFlushTrusted)
+        {
             // What the media holds now is unknown. A second flush that succeeds would prove nothing (DESIGN.md 4).
             self.shared
                 .effects

@@ -13,6 +13,7 @@ use raft::eraftpb::HardState;
 use crate::event::GroupSpec;
 use crate::group::{BASE, Location, LogEntry, Recovered, apply_header};
 use crate::log::recovery::{RecoveredRecord, RecoverySink};
+use crate::mutation::{Seeded, mutated};
 
 /// Headers kept of each group while replaying, beyond those that are not applied.
 const HEADERS_KEPT: usize = 4096;
@@ -24,10 +25,30 @@ pub(crate) struct Replay {
     dropped: BTreeSet<GroupId>,
     /// The first record that made no sense.
     pub(crate) problem: Option<String>,
+    seeded: Seeded,
 }
 
 impl Replay {
-    pub(crate) fn into_groups(self) -> BTreeMap<GroupId, Recovered> {
+    pub(crate) fn new(seeded: Seeded) -> Self {
+        Self {
+            seeded,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn into_groups(mut self) -> BTreeMap<GroupId, Recovered> {
+        for found in self.groups.values_mut() {
+            if mutated!(self.seeded, RecoveryForgetsLastEntry) {
+                found.applied = found.log.hard_state().commit;
+                found.applied_term = found.log.term_at(found.applied).unwrap_or(BASE);
+            }
+            if mutated!(self.seeded, HardStateForgotten) {
+                let mut hard_state = HardState::default();
+                hard_state.set_term(BASE);
+                hard_state.set_commit(found.log.hard_state().commit);
+                found.log.set_hard_state(hard_state);
+            }
+        }
         self.groups
     }
 
@@ -65,7 +86,8 @@ impl Replay {
             ));
         }
         found.log.set_hard_state(hard_state);
-        if let Err(problem) = apply_to(found, commit) {
+        let held_back = u64::from(mutated!(self.seeded, RecoveryForgetsLastEntry));
+        if let Err(problem) = apply_to(found, commit.saturating_sub(held_back), self.seeded) {
             self.complain(problem);
         }
     }
@@ -77,7 +99,7 @@ impl Replay {
 }
 
 /// Applies what is known to be committed.
-fn apply_to(found: &mut Recovered, commit: u64) -> Result<(), String> {
+fn apply_to(found: &mut Recovered, commit: u64, seeded: Seeded) -> Result<(), String> {
     while found.applied < commit {
         let index = found.applied + 1;
         let group = found.spec.group;
@@ -85,8 +107,14 @@ fn apply_to(found: &mut Recovered, commit: u64) -> Result<(), String> {
             return Err(format!("group {group} has no entry {index}, though it is committed"));
         };
         if !entry.header.is_empty() {
-            let header = EntryHeader::decode(&entry.header)
+            let mut header = EntryHeader::decode(&entry.header)
                 .map_err(|error| format!("entry {index} of group {group}: {error}"))?;
+            if let EntryHeader::Write { block_crcs, .. } = &mut header
+                && block_crcs.len() > 1
+                && mutated!(seeded, LastBlockNotRebuilt)
+            {
+                block_crcs.pop();
+            }
             let payload_block = entry.location.map_or(0, |location| location.payload_block);
             apply_header(
                 &header,
@@ -94,6 +122,7 @@ fn apply_to(found: &mut Recovered, commit: u64) -> Result<(), String> {
                 &mut found.map,
                 &mut found.epoch,
                 &mut found.holder,
+                seeded,
             );
         }
         found.applied_term = entry.term;

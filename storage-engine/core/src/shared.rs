@@ -9,6 +9,7 @@ use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessag
 use crate::config::CoreConfig;
 use crate::event::{CommandError, CommandId, CommandReply, Effect, IoId, Stage};
 use crate::log::{LogWriter, Ticket};
+use crate::mutation::Seeded;
 use crate::time::Timestamp;
 
 /// Who waits for the end of something.
@@ -87,6 +88,7 @@ impl Links {
 /// Shared state; see the module.
 pub(crate) struct Shared {
     pub(crate) config: CoreConfig,
+    pub(crate) seeded: Seeded,
     pub(crate) now: Timestamp,
     pub(crate) effects: Vec<Effect>,
     pub(crate) log: LogWriter,
@@ -110,10 +112,11 @@ pub fn message_bytes(message: &PeerMessage) -> usize {
 }
 
 impl Shared {
-    pub(crate) fn new(config: CoreConfig, log: LogWriter, now: Timestamp, io: IoNumbers) -> Self {
+    pub(crate) fn new(config: CoreConfig, seeded: Seeded, log: LogWriter, now: Timestamp, io: IoNumbers) -> Self {
         let random = config.seed ^ 0x9E37_79B9_7F4A_7C15;
         Self {
             config,
+            seeded,
             now,
             effects: Vec::new(),
             log,

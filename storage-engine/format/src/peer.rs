@@ -12,6 +12,8 @@ mod header;
 mod hello;
 
 pub use decode::decode_body;
+#[cfg(feature = "mutations")]
+pub use decode::decode_body_trusting;
 pub use encode::{EncodedFrame, body_bytes_estimate, encode};
 pub use header::{FrameHeader, decode_header};
 pub use hello::{HELLO_BYTES, HELLO_REPLY_BYTES, Hello, HelloCode, HelloReply};

@@ -7,6 +7,7 @@ use cairn_api::ids::{Epoch, ReplicaId};
 use cairn_format::peer::{AttachMode, GatewayOp, GatewayResult};
 
 use super::{Gateway, Part, PartKind};
+use crate::mutation::{Seeded, mutated};
 use crate::shared::Shared;
 use crate::time::Timestamp;
 
@@ -89,8 +90,9 @@ impl Part {
     }
 
     /// Whether it may be sent only while this node holds the volume.
-    pub(super) fn needs_attachment(&self) -> bool {
-        self.is_edge || self.is_write()
+    pub(super) fn needs_attachment(&self, seeded: Seeded) -> bool {
+        let is_edge = self.is_edge && !mutated!(seeded, EdgesBeforeAttachment);
+        is_edge || self.is_write()
     }
 }
 

@@ -7,6 +7,7 @@ use cairn_format::peer::{AttachMode, GatewayOp, GatewayRequest, PeerMessage};
 
 use super::plan::Piece;
 use super::{Gateway, PartKind, Sent};
+use crate::mutation::mutated;
 use crate::shared::Shared;
 use crate::time::Timestamp;
 use cairn_api::ids::NodeId;
@@ -41,10 +42,11 @@ impl Gateway {
         if self.unsent.is_empty() || shared.now < self.route.not_before {
             return;
         }
-        let wants_attachment = self
-            .unsent
-            .iter()
-            .any(|part| self.parts.get(part).is_some_and(super::Part::needs_attachment));
+        let wants_attachment = self.unsent.iter().any(|part| {
+            self.parts
+                .get(part)
+                .is_some_and(|part| part.needs_attachment(shared.seeded))
+        });
         if wants_attachment && self.attachment.epoch().is_none() {
             self.attach(shared);
         }
@@ -56,7 +58,7 @@ impl Gateway {
             .filter(|part| {
                 self.parts
                     .get(part)
-                    .is_some_and(|part| epoch.is_some() || !part.needs_attachment())
+                    .is_some_and(|part| epoch.is_some() || !part.needs_attachment(shared.seeded))
             })
             .collect();
         for part in ready {
@@ -184,7 +186,7 @@ impl Gateway {
                 has_doubtful_write |= part.is_write();
             }
         }
-        if has_doubtful_write {
+        if has_doubtful_write && !mutated!(shared.seeded, ResendsUnderSameEpoch) {
             self.attachment.doubt();
         }
         self.route.leader = None;

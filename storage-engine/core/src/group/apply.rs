@@ -9,9 +9,10 @@ use cairn_format::entry::EntryHeader;
 use cairn_format::peer::GatewayResult;
 use raft::eraftpb::Entry;
 
-use super::Group;
+use super::{Group, Proposal};
 use crate::event::Stage;
 use crate::map::{BlockMap, DiskBlock};
+use crate::mutation::{Seeded, mutated};
 use crate::shared::{Origin, Shared};
 
 /// What applying an entry came to.
@@ -36,6 +37,7 @@ pub(crate) fn apply_header(
     map: &mut BlockMap,
     epoch: &mut Epoch,
     holder: &mut NodeId,
+    seeded: Seeded,
 ) -> Verdict {
     match header {
         EntryHeader::Write {
@@ -43,15 +45,18 @@ pub(crate) fn apply_header(
         }
         | EntryHeader::Zero {
             epoch: written_under, ..
-        } if written_under != epoch => Verdict::Fenced(*epoch),
+        } if written_under != epoch && !mutated!(seeded, EpochUnchecked) => Verdict::Fenced(*epoch),
         EntryHeader::Write { lba, block_crcs, .. } => {
-            map.write(*lba, DiskBlock(payload_block), block_crcs);
+            let left_out = usize::from(block_crcs.len() > 1 && mutated!(seeded, LastBlockUnmapped));
+            let mapped = &block_crcs[..block_crcs.len() - left_out];
+            map.write(*lba, DiskBlock(payload_block), mapped);
             Verdict::Done
         }
         EntryHeader::Zero {
             lba, blocks, allocate, ..
         } => {
-            map.zero(*lba, *blocks, *allocate);
+            let too_many = u64::from(lba.0 + blocks < map.size_blocks() && mutated!(seeded, TrimsOneBlockMore));
+            map.zero(*lba, *blocks + too_many, *allocate);
             Verdict::Done
         }
         EntryHeader::Attach {
@@ -70,16 +75,25 @@ pub(crate) fn apply_header(
 }
 
 impl Group {
-    pub(super) fn apply(&mut self, shared: &mut Shared, committed: Vec<Entry>) {
-        let Some(last) = committed.last().map(|entry| entry.index) else {
+    pub(super) fn apply(&mut self, shared: &mut Shared, mut committed: Vec<Entry>) {
+        let Some((last, last_term)) = committed.last().map(|entry| (entry.index, entry.term)) else {
             return;
         };
-        for entry in committed {
-            assert_eq!(entry.index, self.applied + 1, "entries are applied in order");
-            self.apply_entry(shared, &entry);
-            self.applied = entry.index;
-            self.applied_term = entry.term;
+        let is_disordered = mutated!(shared.seeded, AppliedOutOfOrder);
+        if is_disordered {
+            committed.chunks_exact_mut(2).for_each(<[Entry]>::reverse);
         }
+        for entry in committed {
+            assert!(
+                entry.index == self.applied + 1 || is_disordered,
+                "entries are applied in order: {} after {}",
+                entry.index,
+                self.applied
+            );
+            self.apply_entry(shared, &entry);
+            (self.applied, self.applied_term) = (entry.index, entry.term);
+        }
+        (self.applied, self.applied_term) = (last, last_term);
         self.node.advance_apply_to(last);
         if !self.is_external() {
             self.node.mut_store().evict(last, shared.config.limits.headers_kept_max);
@@ -132,7 +146,14 @@ impl Group {
                 None => unreachable_entry(self, entry.index, "it is applied before its frame was written"),
             }
         };
-        let verdict = apply_header(&header, payload_block, &mut self.map, &mut self.epoch, &mut self.holder);
+        let verdict = apply_header(
+            &header,
+            payload_block,
+            &mut self.map,
+            &mut self.epoch,
+            &mut self.holder,
+            shared.seeded,
+        );
         if let Verdict::Attached(epoch) = verdict {
             self.holder_heard = shared.now;
             tracing::info!(group = %self.spec.group, %epoch, holder = %self.holder, "attached");
@@ -155,6 +176,19 @@ impl Group {
                     );
                 }
             }
+        }
+    }
+
+    /// The fault of [`mutated`]'s `AcksBeforeMajority`.
+    pub(super) fn acknowledge_unsafely(&mut self, shared: &mut Shared, first: u64, last: u64) {
+        let is_payload = |proposal: &&Proposal| proposal.bytes > 0 && !matches!(proposal.origin, Origin::Command(_));
+        for proposal in self
+            .proposals
+            .range(first..=last)
+            .map(|(_, proposal)| proposal)
+            .filter(is_payload)
+        {
+            shared.reply(self.spec.group, proposal.origin, GatewayResult::Done);
         }
     }
 

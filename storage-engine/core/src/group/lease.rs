@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 
 use cairn_api::ids::ReplicaId;
 
+use crate::mutation::{Seeded, mutated};
 use crate::time::Timestamp;
 
 #[derive(Debug, Default)]
@@ -48,8 +49,8 @@ impl Lease {
     }
 
     /// A transfer was asked for: no lease for the rest of the term.
-    pub(crate) fn revoke(&mut self) {
-        self.revoked = true;
+    pub(crate) fn revoke(&mut self, seeded: Seeded) {
+        self.revoked = !mutated!(seeded, LeaseKeptOnTransfer);
     }
 
     /// Since when a majority is known to follow; `None` while it is not.
@@ -105,7 +106,7 @@ mod tests {
         let mut lease = Lease::default();
         lease.begin(7);
         lease.answered(7, ReplicaId(2), at(5));
-        lease.revoke();
+        lease.revoke(Seeded::default());
         lease.answered(7, ReplicaId(2), at(8));
         assert_eq!(lease.held_since(7, 3, at(9)), None);
         lease.begin(8);

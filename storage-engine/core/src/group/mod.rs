@@ -18,12 +18,13 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use cairn_api::ids::{Epoch, LogIndex, NodeId, ReplicaId, Term};
 use cairn_format::peer::{PeerMessage, RaftKind, RaftMessage};
-use raft::eraftpb::{HardState, Message};
+use raft::eraftpb::{HardState, Message, MessageType};
 use raft::{Config, RawNode, StateRole};
 
 use crate::event::{CommandError, Effect, GroupSpec, GroupStatus, Member, Role, Stage};
 use crate::log::{Record, Ticket};
 use crate::map::BlockMap;
+use crate::mutation::mutated;
 use crate::shared::{Origin, Shared};
 use crate::time::Timestamp;
 
@@ -148,7 +149,7 @@ impl Group {
             check_quorum: true,
             pre_vote: true,
             // What a turn proposes is joined in `message::join_appends`; raft-rs's own way loses entries.
-            batch_append: false,
+            batch_append: mutated!(shared.seeded, EmptyAppendJoined),
             skip_bcast_commit: true,
             ..Config::default()
         };
@@ -225,7 +226,9 @@ impl Group {
     /// A replica that has just been recovered may have told a leader before that it would vote for nobody else: see the
     /// `lease` module.
     fn may_vote(&self, shared: &Shared) -> bool {
-        self.fresh || shared.now.since(self.started) >= shared.config.timing.election_timeout()
+        self.fresh
+            || shared.now.since(self.started) >= shared.config.timing.election_timeout()
+            || mutated!(shared.seeded, VotesAfterRestart)
     }
 
     /// Time passes for the group.
@@ -281,6 +284,9 @@ impl Group {
         }
         self.note_response(shared, &wire);
         let (kind, term, stamp_ns) = (wire.kind, wire.term.get(), wire.stamp_ns);
+        if kind == RaftKind::Append && mutated!(shared.seeded, CommitOneTooFar) {
+            wire.commit = LogIndex(wire.commit.get() + 1);
+        }
         let message = message::from_wire(&wire);
         for entry in &mut wire.entries {
             if !entry.payload.is_empty() {
@@ -325,8 +331,12 @@ impl Group {
         }
         self.free_blocks.insert(wire.from, wire.free_blocks);
         if wire.stamp_ns != 0 {
-            self.lease
-                .answered(wire.term.get(), wire.from, Timestamp::from_nanos(wire.stamp_ns));
+            let stamp = if mutated!(shared.seeded, LeaseFromArrival) {
+                shared.now
+            } else {
+                Timestamp::from_nanos(wire.stamp_ns)
+            };
+            self.lease.answered(wire.term.get(), wire.from, stamp);
         }
         if wire.kind == RaftKind::AppendResponse && !wire.reject && self.is_leader() {
             self.measure_replication(shared, wire.from, wire.index.get());
@@ -380,13 +390,20 @@ impl Group {
                 ticket = Some(self.push_hard_state(shared));
             }
             let leader_messages = ready.take_messages();
-            let messages = ready.take_persisted_messages();
+            let mut messages = ready.take_persisted_messages();
             let read_states = ready.take_read_states();
             let committed = ready.take_committed_entries();
             self.node.advance_append_async(ready);
             // A leader's appends leave before its own frame is even composed (Raft thesis, section 10.2.1).
             for message in message::join_appends(leader_messages) {
                 self.send(shared, message);
+            }
+            if mutated!(shared.seeded, AcksBeforeDurable) {
+                let is_confirmation = |message: &mut Message| message.get_msg_type() == MessageType::MsgAppendResponse;
+                let early: Vec<Message> = messages.extract_if(.., is_confirmation).collect();
+                for message in early {
+                    self.send(shared, message);
+                }
             }
             self.apply(shared, committed);
             self.note_read_states(shared, read_states);
@@ -462,6 +479,9 @@ impl Group {
         self.node.on_persist_ready(persist.number);
         if let Some((first, last)) = persist.entries {
             self.node.mut_store().release_payload(first, last);
+            if mutated!(shared.seeded, AcksBeforeMajority) {
+                self.acknowledge_unsafely(shared, first, last);
+            }
         }
         for message in persist.messages {
             self.send(shared, message);
@@ -533,7 +553,7 @@ impl Group {
                     wire.stamp_ns = self.heard.1;
                 }
             }
-            RaftKind::TimeoutNow => self.lease.revoke(),
+            RaftKind::TimeoutNow => self.lease.revoke(shared.seeded),
             _ => {}
         }
         if wire.kind == RaftKind::Append && !wire.entries.is_empty() {
@@ -566,7 +586,7 @@ impl Group {
         if !(leads && reachable && close) {
             return false;
         }
-        self.lease.revoke();
+        self.lease.revoke(shared.seeded);
         self.node.transfer_leader(to.get());
         true
     }

@@ -10,6 +10,7 @@ use cairn_format::peer::{AttachMode, GatewayOp, GatewayResult};
 
 use super::read::Query;
 use super::{Group, Proposal};
+use crate::mutation::mutated;
 use crate::shared::{Origin, Shared};
 
 /// Room a disk must have beyond a write for it to count as able to take it: writes that are under way elsewhere.
@@ -143,7 +144,7 @@ impl Group {
         if !self.may_propose(shared, origin) {
             return;
         }
-        if epoch < self.epoch {
+        if epoch < self.epoch && !mutated!(shared.seeded, EpochUnchecked) {
             // Epochs only rise: it would be refused when applied.
             let error = BlockError::Fenced {
                 current: self.epoch.get(),
@@ -223,9 +224,11 @@ impl Group {
             AttachMode::Take if is_held_by_other && is_holder_alive => Some(BlockError::Busy {
                 holder: self.holder.to_string(),
             }),
-            AttachMode::Resume if self.holder != requester => Some(BlockError::Fenced {
-                current: self.epoch.get(),
-            }),
+            AttachMode::Resume if self.holder != requester && !mutated!(shared.seeded, ResumesAfterTheft) => {
+                Some(BlockError::Fenced {
+                    current: self.epoch.get(),
+                })
+            }
             AttachMode::Take | AttachMode::Resume | AttachMode::Force => None,
         };
         match refusal {

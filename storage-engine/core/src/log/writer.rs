@@ -15,6 +15,7 @@ use cairn_format::superblock::Geometry;
 
 use super::{FRAME_PIECES_MAX, FreeSegments, LogSettings, LogTail, LogWrite, OpenSegment, Placed, Record, Ticket};
 use crate::event::IoId;
+use crate::mutation::{Seeded, mutated};
 
 /// What one record can at most take on the disk, its own frame header included: what may be left over at the end of a
 /// segment because the next record does not fit.
@@ -75,6 +76,7 @@ pub struct LogWriter {
     in_flight: VecDeque<InFlight>,
     wants_frame: bool,
     is_open: bool,
+    seeded: Seeded,
 }
 
 impl LogWriter {
@@ -116,7 +118,14 @@ impl LogWriter {
             in_flight: VecDeque::new(),
             wants_frame: true,
             is_open: false,
+            seeded: Seeded::default(),
         }
+    }
+
+    /// The same with a seeded fault, if there is one.
+    pub(crate) const fn seeded(mut self, seeded: Seeded) -> Self {
+        self.seeded = seeded;
+        self
     }
 
     /// Queues a record; it goes out with one of the next frames.
@@ -174,7 +183,7 @@ impl LogWriter {
     pub fn completed(&mut self, io: IoId) -> Option<Ticket> {
         let frame = self.in_flight.iter_mut().find(|frame| frame.io == io)?;
         frame.is_done = true;
-        let mut durable = None;
+        let mut durable = mutated!(self.seeded, FramesOutOfOrder).then_some(frame.last_ticket);
         while self.in_flight.front().is_some_and(|frame| frame.is_done) {
             let Some(frame) = self.in_flight.pop_front() else { break };
             assert_eq!(

@@ -11,6 +11,7 @@ use super::trail::Trail;
 use super::walk::End;
 use super::{Context, Input, Outcome, Phase, READ_BYTES_MAX, RecoverySink, Step};
 use crate::log::LogTail;
+use crate::mutation::mutated;
 
 /// A torn frame is believed to be of an opening at most so many after the last one that is known for sure: so many
 /// openings may have come to nothing one after the other. Beyond it the number itself is damaged.
@@ -164,7 +165,10 @@ impl Evidence {
 
     fn vouched_by_header(&self, context: &Context<'_>) -> Option<Outcome> {
         let sequence = self.trail.at.sequence;
-        let header = context.headers.vouching(sequence, &self.trail.path)?;
+        let header = context
+            .headers
+            .vouching(sequence, &self.trail.path)
+            .filter(|_| !mutated!(context.seeded, DamageTakenForTorn))?;
         Some(self.lost(&format!(
             "the header of segment {} says that all frames up to {} were durable before its first, {}",
             header.segment, header.durable_upto, header.first_sequence
@@ -212,7 +216,9 @@ impl Evidence {
             }
             match frame::decode(&bytes.slice(place..place + header_bytes)) {
                 Ok(frame) if frame.info.disk == context.disk && frame.info.block == offset / BLOCK_BYTES => {
-                    if let Some(evidence) = self.saw(stretch.segment, offset, &frame) {
+                    if let Some(evidence) = self.saw(stretch.segment, offset, &frame)
+                        && !mutated!(context.seeded, DamageTakenForTorn)
+                    {
                         return Verdict::Proof(evidence);
                     }
                 }
@@ -274,10 +280,16 @@ impl Evidence {
     fn conclude(mut self: Box<Self>, context: &Context<'_>, sink: &mut impl RecoverySink) -> Outcome {
         self.trail.deliver_all(sink);
         let (at, summary) = (self.trail.at, self.trail.summary);
+        let last_incarnation = self.trail.incarnation_max;
+        let incarnation = if last_incarnation > 0 && mutated!(context.seeded, TailUnsealed) {
+            last_incarnation
+        } else {
+            last_incarnation + 1
+        };
         let tail = LogTail {
             next_sequence: at.sequence,
             chain: at.chain,
-            incarnation: self.trail.incarnation_max + 1,
+            incarnation,
             open: at.open.filter(|_| !self.trail.is_unreadable),
             free: context.headers.free(&self.trail.path, &self.epochs_seen),
         };

@@ -64,6 +64,7 @@ use self::tail::TailCheck;
 use self::walk::Walk;
 use super::{LogTail, Placed};
 use crate::event::{DiskFault, GroupSpec, IoId};
+use crate::mutation::Seeded;
 
 /// The longest read of recovery in bytes.
 pub const READ_BYTES_MAX: u32 = 1 << 20;
@@ -210,6 +211,7 @@ pub struct Recovery {
     phase: Option<Phase>,
     reads: BTreeMap<IoId, LogRead>,
     bytes_read: u64,
+    seeded: Seeded,
 }
 
 /// What every phase knows of the disk.
@@ -217,6 +219,7 @@ struct Context<'a> {
     disk: DiskId,
     geometry: &'a Geometry,
     headers: &'a Headers,
+    seeded: Seeded,
 }
 
 impl Recovery {
@@ -230,7 +233,14 @@ impl Recovery {
             phase: None,
             reads: BTreeMap::new(),
             bytes_read: 0,
+            seeded: Seeded::default(),
         }
+    }
+
+    /// The same with a seeded fault, if there is one.
+    pub(crate) fn seeded(mut self, seeded: Seeded) -> Self {
+        self.seeded = seeded;
+        self
     }
 
     /// The first reads.
@@ -335,6 +345,7 @@ impl Recovery {
                 disk: self.disk,
                 geometry: &self.geometry,
                 headers: &self.headers,
+                seeded: self.seeded,
             };
             let step = match self.phase.take()? {
                 Phase::Walk(walk) => walk.step(&context, input.take(), sink),

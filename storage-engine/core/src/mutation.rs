@@ -1,0 +1,252 @@
+//! Seeded faults: mistakes that somebody could really make, each to be switched on by a test of the tests. A simulator that
+//! lets one of them pass is not worth its name.
+//!
+//! The list exists only under the crate's feature `mutations`, which no engine enables. Without it [`mutated`] is the
+//! constant `false` and every branch behind it is gone from the program.
+//!
+//! A fault belongs to one core, given to [`crate::Core::with_mutation`]: several simulations in one process do not
+//! disturb each other, and a cluster may have a faulty member among sound ones.
+#![cfg_attr(
+    not(feature = "mutations"),
+    doc = "",
+    doc = "The list is not part of an engine:",
+    doc = "```compile_fail",
+    doc = "use cairn_core::mutation::Mutation;",
+    doc = "```"
+)]
+
+/// Whether a core has a fault: `mutated!(seeded, Name)`. The constant `false` without the feature.
+macro_rules! mutated {
+    ($seeded:expr, $name:ident) => {{
+        #[cfg(feature = "mutations")]
+        let is_mutated = $seeded.has($crate::mutation::Mutation::$name);
+        #[cfg(not(feature = "mutations"))]
+        let is_mutated = {
+            let _: &$crate::mutation::Seeded = &$seeded;
+            false
+        };
+        is_mutated
+    }};
+}
+pub(crate) use mutated;
+
+/// The fault of a core, if it has one. Takes no room without the feature.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seeded {
+    #[cfg(feature = "mutations")]
+    mutation: Option<Mutation>,
+}
+
+#[cfg(feature = "mutations")]
+impl Seeded {
+    pub(crate) const fn with(mutation: Option<Mutation>) -> Self {
+        Self { mutation }
+    }
+
+    pub(crate) fn has(self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+}
+
+/// Declares the enum and everything that must cover all of it.
+#[cfg(feature = "mutations")]
+macro_rules! mutations {
+    ($($variant:ident, $name:literal: $fault:literal; caught by $check:literal.)*) => {
+        /// A seeded fault; the sentences of each say what is wrong and which observable check should notice.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Mutation {
+            $(
+                #[doc = concat!($fault, "\n\nCaught by ", $check, ".")]
+                $variant,
+            )*
+        }
+
+        impl Mutation {
+            /// Every one.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Its name, for command lines and reports.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),*
+                }
+            }
+
+            /// What is wrong, in one sentence.
+            pub const fn fault(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $fault),*
+                }
+            }
+
+            /// The observable check that should notice.
+            pub const fn check(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $check),*
+                }
+            }
+
+            /// The one of this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|mutation| mutation.name() == name)
+            }
+        }
+    };
+}
+
+#[cfg(feature = "mutations")]
+mutations! {
+    AcksBeforeMajority, "acks-before-majority":
+        "A leader acknowledges a write once its own frame is durable, before any follower has it.";
+        caught by "counting the media that hold an acknowledged write: fewer than a majority; or by a lost write after the leader's death".
+    AcksBeforeDurable, "acks-before-durable":
+        "A follower confirms entries before its own frame with them is durable.";
+        caught by "counting the media that hold an acknowledged write at the moment of the reply, or a lost write after power cuts".
+    EpochUnchecked, "epoch-unchecked":
+        "Writes take effect whatever epoch they were made under.";
+        caught by "the history: a write of a former holder, or an old copy that arrives late, undoes a later one".
+    ResumesAfterTheft, "resumes-after-theft":
+        "A gateway may renew its attachment although another node has attached since.";
+        caught by "the history: a holder that slept sends its old writes again under a fresh epoch".
+    LeaseKeptOnTransfer, "lease-kept-on-transfer":
+        "A leader that hands over goes on reading under its lease.";
+        caught by "the history: a stale read at the old leader while the new one serves writes".
+    LeaseTooLong, "lease-too-long":
+        "A lease lasts four times as long as it may, longer than the election time-out.";
+        caught by "the history: a stale read at a leader that was cut off".
+    LeaseFromArrival, "lease-from-arrival":
+        "A lease counts from the arrival of a follower's answer instead of from the stamp that it answers.";
+        caught by "the history: a stale read at a leader whose answers were delayed or who was stopped with them in its socket".
+    VotesAfterRestart, "votes-after-restart":
+        "A replica votes at once after a restart, though it may have promised a leader not to.";
+        caught by "the history: a stale read at a leader that is cut off while a restarted follower elects another".
+    ReadsWithoutLease, "reads-without-lease":
+        "Whoever believes to lead answers reads, without lease or ReadIndex.";
+        caught by "the history: a stale read at a leader on the small side of a partition".
+    ReadsBeforeOwnTerm, "reads-before-own-term":
+        "A new leader answers reads before it has applied an entry of its own term.";
+        caught by "the history: a read at a new leader misses what its predecessor acknowledged".
+    ReadUnchecked, "read-unchecked":
+        "What the disk returns is given to clients without a look at its checksum.";
+        caught by "the history: a read of bytes that nobody wrote, after rot on the leader".
+    ReceivedPayloadUnchecked, "received-payload-unchecked":
+        "A follower writes received payload without checking it (seeded in the codec: `cairn_format::peer::decode_body_trusting`).";
+        caught by "comparing every mapped block on the media with its checksum, or reading at that follower once it leads".
+    DamageTakenForTorn, "damage-taken-for-torn":
+        "Recovery cuts the log at any damage, whatever vouches for what was lost, and carries on.";
+        caught by "a core that starts on a disk which lost acknowledged frames, and then by lost writes".
+    TailPayloadUnchecked, "tail-payload-unchecked":
+        "Recovery believes the headers of the last frames without reading their payload.";
+        caught by "comparing every mapped block on the media with its checksum after power cuts that tore payload".
+    RecoveryForgetsLastEntry, "recovery-forgets-last-entry":
+        "Recovery counts the last committed entry as applied without applying it.";
+        caught by "comparing the replicas' digests after a restart, or a lost write at a restarted leader".
+    LastBlockNotRebuilt, "last-block-not-rebuilt":
+        "Recovery maps all blocks of a write but its last.";
+        caught by "comparing the replicas' digests after a restart, or a lost write at a restarted leader".
+    LastBlockUnmapped, "last-block-unmapped":
+        "Applying a write of several blocks leaves the last one as it was.";
+        caught by "the history: the last block of a longer write reads as before".
+    TrimsOneBlockMore, "trims-one-block-more":
+        "A trim or zeroing takes one block more than it should.";
+        caught by "the history: the block behind a trim reads as zeros".
+    AppliedOutOfOrder, "applied-out-of-order":
+        "Neighbouring committed entries of one batch are applied in the wrong order.";
+        caught by "comparing the replicas' digests after a follower took overlapping writes in one batch".
+    CommitOneTooFar, "commit-one-too-far":
+        "A follower takes one entry more for committed than its leader says.";
+        caught by "comparing each replica's commit index with what a majority holds, or a replica that must replace what it applied, in five replicas with the leader and one follower cut off".
+    HardStateForgotten, "hard-state-forgotten":
+        "A replica forgets term and vote when it restarts.";
+        caught by "a replica's term that is lower after a restart than before".
+    EmptyAppendJoined, "empty-append-joined":
+        "Appends are joined as raft-rs's own batching does it: also to an empty append, without comparing indices.";
+        caught by "counting the media that hold an acknowledged write, or a lost write, with followers that come and go under load".
+    FramesOutOfOrder, "frames-out-of-order":
+        "A frame that is done counts as durable although the one before it is still under way.";
+        caught by "counting the media that hold an acknowledged write, or a lost write after power cuts, with two frames in flight".
+    FailedFlushTrusted, "failed-flush-trusted":
+        "A durable write that failed is taken for done.";
+        caught by "counting the media that hold an acknowledged write after a disk error, or a core that goes on after one".
+    TailUnsealed, "tail-unsealed":
+        "The log goes on behind a cut under the same incarnation as before.";
+        caught by "an opening of a disk whose incarnation is not higher than its last one's".
+    ResendsUnderSameEpoch, "resends-under-same-epoch":
+        "After a failover a gateway sends writes again without taking the attachment anew.";
+        caught by "the history: the first copy of a write lands after a later write of the same blocks".
+    EdgesBeforeAttachment, "edges-before-attachment":
+        "The partial blocks of an unaligned write are read before the volume is attached.";
+        caught by "the history: an unaligned write brings back what the former holder has replaced".
+    OverlapsUnlocked, "overlaps-unlocked":
+        "A gateway starts overlapping writes at the same time.";
+        caught by "the history: of two writes into one block one is lost".
+}
+
+#[cfg(all(test, feature = "mutations"))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_fault_has_a_name_of_its_own_and_says_what_it_is() {
+        let names: BTreeSet<&str> = Mutation::ALL.iter().map(|mutation| mutation.name()).collect();
+        let sentences: BTreeSet<&str> = Mutation::ALL.iter().map(|mutation| mutation.fault()).collect();
+        assert_eq!(names.len(), Mutation::ALL.len());
+        assert_eq!(sentences.len(), Mutation::ALL.len());
+        for mutation in Mutation::ALL {
+            assert_eq!(Mutation::named(mutation.name()), Some(*mutation));
+            assert!(
+                mutation.fault().ends_with('.'),
+                "{mutation:?} is described in a sentence"
+            );
+            assert!(!mutation.check().is_empty());
+        }
+        assert_eq!(Mutation::named("no such fault"), None);
+    }
+
+    #[test]
+    fn every_fault_is_switched_on_somewhere() {
+        let source = concat!(
+            include_str!("machine.rs"),
+            include_str!("recover.rs"),
+            include_str!("gateway/mod.rs"),
+            include_str!("gateway/attachment.rs"),
+            include_str!("gateway/route.rs"),
+            include_str!("group/mod.rs"),
+            include_str!("group/apply.rs"),
+            include_str!("group/lease.rs"),
+            include_str!("group/read.rs"),
+            include_str!("group/request.rs"),
+            include_str!("log/writer.rs"),
+            include_str!("log/recovery/evidence.rs"),
+            include_str!("log/recovery/tail.rs"),
+        );
+        for mutation in Mutation::ALL {
+            // This one is the decoder's, chosen by whoever drives the core.
+            let is_elsewhere = *mutation == Mutation::ReceivedPayloadUnchecked;
+            let place = format!(", {mutation:?})");
+            assert!(is_elsewhere || source.contains(&place), "{mutation:?} changes nothing");
+        }
+    }
+
+    #[test]
+    fn a_core_has_the_fault_that_it_was_given() {
+        let seeded = Seeded::with(Some(Mutation::LeaseTooLong));
+        assert!(mutated!(seeded, LeaseTooLong));
+        assert!(!mutated!(seeded, ReadUnchecked));
+        assert!(!mutated!(Seeded::default(), LeaseTooLong));
+    }
+}
+
+#[cfg(all(test, not(feature = "mutations")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_feature_nothing_is_left() {
+        assert_eq!(size_of::<Seeded>(), 0);
+        const IS_MUTATED: bool = mutated!(Seeded {}, ThereIsNoListToNameOneOf);
+        const { assert!(!IS_MUTATED) };
+    }
+}
