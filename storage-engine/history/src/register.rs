@@ -216,6 +216,18 @@ impl History {
         }
     }
 
+    /// The connection of a write is gone without an answer, though the client's other connections go on: the write may
+    /// still land. `is_held` says that the server is known to have held the attachment for this very connection. Then
+    /// the write is shut out like that of a client that died. If not, the server may take the attachment later, for this
+    /// write: no other client's attachment shuts it out, and it stays possible for good.
+    pub fn lost(&mut self, now: u64, op: OpId, is_held: bool) {
+        let write = self.writes.remove(&op).expect("a write under way");
+        self.note(now, What::Dies, op, &write);
+        if is_held {
+            self.orphans.insert(op, (write, now));
+        }
+    }
+
     pub fn begin_read(&mut self, now: u64, sectors: Range<u64>) -> OpId {
         let op = self.next_op();
         let candidates = sectors
@@ -345,6 +357,42 @@ mod tests {
         history.end_read(6, read, 2, &[0]);
         let read = history.begin_read(7, 0..1);
         history.end_read(8, read, 2, &[5]);
+    }
+
+    #[test]
+    fn a_lost_connections_write_is_not_shut_out_by_its_own_client() {
+        let mut history = History::default();
+        let lost = history.begin_write(1, 1, 0..1, 5);
+        history.lost(2, lost, true);
+        let write = history.begin_write(3, 1, 0..1, 9);
+        history.acknowledge(4, write);
+        for value in [9, 5] {
+            let read = history.begin_read(5, 0..1);
+            history.end_read(6, read, 2, &[value]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "sector 0 read as 5")]
+    fn a_lost_connections_write_is_shut_out_by_another_client() {
+        let mut history = History::default();
+        let lost = history.begin_write(1, 1, 0..1, 5);
+        history.lost(2, lost, true);
+        let write = history.begin_write(3, 2, 0..1, 9);
+        history.acknowledge(4, write);
+        let read = history.begin_read(5, 0..1);
+        history.end_read(6, read, 2, &[5]);
+    }
+
+    #[test]
+    fn what_never_held_the_attachment_may_take_it_late() {
+        let mut history = History::default();
+        let lost = history.begin_write(1, 1, 0..1, 5);
+        history.lost(2, lost, false);
+        let write = history.begin_write(3, 2, 0..1, 9);
+        history.acknowledge(4, write);
+        let read = history.begin_read(5, 0..1);
+        history.end_read(6, read, 2, &[5]);
     }
 
     #[test]
