@@ -1,9 +1,10 @@
 //! A cluster of real engines in one directory, on loopback, torn down when it is dropped.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -14,6 +15,7 @@ use crate::command::{Ran, Tool};
 use crate::config::{Config, Tls};
 use crate::engine::Engine;
 use crate::nbd::Client;
+use crate::net::Fabric;
 use crate::{ports, wait};
 
 /// How long a cluster may take to come up. Generous: a loaded machine in CI formats and recovers slowly.
@@ -32,6 +34,9 @@ pub struct ClusterOptions {
     pub keep_leadership: Vec<usize>,
     /// TLS on every engine's NBD port.
     pub tls: Option<Tls>,
+    /// A network of its own, with room for every engine; loopback if not set. Whoever talks to the engines then does so
+    /// from a thread that has entered it.
+    pub fabric: Option<Arc<Fabric>>,
 }
 
 impl Default for ClusterOptions {
@@ -42,6 +47,7 @@ impl Default for ClusterOptions {
             dir: None,
             keep_leadership: Vec::new(),
             tls: None,
+            fabric: None,
         }
     }
 }
@@ -238,7 +244,7 @@ impl Cluster {
     }
 
     /// Where everything is and how the logs end, for a failure's message.
-    fn story(&self) -> String {
+    pub fn story(&self) -> String {
         format!(
             "the cluster's files are in {}\n{}",
             self.dir.display(),
@@ -333,7 +339,10 @@ fn configure(dir: &Path, index: usize, options: &ClusterOptions) -> Result<Confi
         .and_then(|index| b'a'.checked_add(index))
         .context("too many engines")?;
     let name = char::from(letter).to_string();
+    let fabric = options.fabric.as_ref();
     Ok(Config {
+        address: fabric.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |fabric| fabric.address(index)),
+        namespace: fabric.map(|fabric| fabric.namespace(index)),
         data_dir: dir.join(format!("{name}.d")),
         control: ports::free()?,
         data: ports::free()?,

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -133,6 +133,12 @@ impl Ran {
     pub fn text(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
+}
+
+/// A system program. `/usr/sbin` is not in every user's path.
+pub fn system(name: &str) -> PathBuf {
+    let path = Path::new("/usr/sbin").join(name);
+    if path.exists() { path } else { PathBuf::from(name) }
 }
 
 /// The exit code in words.

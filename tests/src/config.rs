@@ -1,6 +1,7 @@
 //! The configuration file of an engine under test.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// TLS on the NBD port.
@@ -19,6 +20,10 @@ pub struct Tls {
 pub struct Config {
     /// The node's name.
     pub name: String,
+    /// The address that it listens on.
+    pub address: IpAddr,
+    /// The network namespace that it runs in, as a path; that of this process if none. Not a setting of the engine.
+    pub namespace: Option<PathBuf>,
     /// Where it keeps its catalogue.
     pub data_dir: PathBuf,
     /// The control API's port.
@@ -40,6 +45,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// One of its ports on its address.
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
     /// The file's text.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
@@ -49,15 +59,23 @@ impl Config {
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "name = {:?}", self.name)?;
-        writeln!(out, "data_dir = {:?}\n", self.data_dir)?;
-        writeln!(out, "[control]\nlisten = \"127.0.0.1:{}\"\n", self.control)?;
-        writeln!(out, "[data]\nlisten = \"127.0.0.1:{}\"\n", self.data)?;
-        writeln!(out, "[metrics]\nlisten = \"127.0.0.1:{}\"\n", self.metrics)?;
-        writeln!(out, "[log]\nformat = \"human\"\nlevel = \"info\"\n")?;
+        writeln!(out, "data_dir = {:?}", self.data_dir)?;
+        if !self.address.is_loopback() {
+            writeln!(out, "allow_insecure_network = true")?;
+        }
+        for (section, port) in [
+            ("control", self.control),
+            ("data", self.data),
+            ("metrics", self.metrics),
+        ] {
+            writeln!(out, "\n[{section}]\nlisten = \"{}\"", self.at(port))?;
+        }
+        writeln!(out, "\n[log]\nformat = \"human\"\nlevel = \"info\"\n")?;
         writeln!(
             out,
-            "[nbd]\nlisten = \"127.0.0.1:{}\"\nsocket = {:?}",
-            self.nbd, self.socket
+            "[nbd]\nlisten = \"{}\"\nsocket = {:?}",
+            self.at(self.nbd),
+            self.socket
         )?;
         if !self.move_leadership {
             writeln!(out, "move_leadership = false")?;

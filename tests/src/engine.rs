@@ -1,5 +1,6 @@
 //! One engine: a real process that can be killed, stopped, continued, terminated and started again.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -63,13 +64,19 @@ impl Engine {
         // `setpriv --pdeathsig` becomes the engine by exec, so the pid stays. The engine dies with the test process, however
         // that ends: a killed test never leaves a cluster behind.
         let setpriv = Path::new("/usr/bin/setpriv");
-        let mut command = if setpriv.exists() && !self.detached {
-            let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binaries.engine);
-            command
-        } else {
-            Command::new(&self.binaries.engine)
-        };
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(namespace) = &self.config.namespace {
+            // It becomes the next program by exec as well.
+            words.push("nsenter".into());
+            words.push(format!("--net={}", namespace.display()).into());
+            words.push("--".into());
+        }
+        if setpriv.exists() && !self.detached {
+            words.extend([setpriv.into(), "--pdeathsig".into(), "KILL".into(), "--".into()]);
+        }
+        words.push(self.binaries.engine.clone().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.arg("--config").arg(&self.config_path);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if self.detached {
@@ -101,7 +108,7 @@ impl Engine {
             if let Some(status) = self.exit_status()? {
                 bail!("engine {name} ended with {status}\n{}", self.log_tail(20));
             }
-            let reason = match metrics::get(self.config.metrics, path) {
+            let reason = match metrics::get(self.config.at(self.config.metrics), path) {
                 Ok((200, _)) => return Ok(()),
                 Ok((code, body)) => format!("{path} answers {code}: {}", body.trim()),
                 Err(error) => format!("{error:#}"),
@@ -205,12 +212,12 @@ impl Engine {
 
     /// The control API's address, for `cairn --engine`.
     pub fn control_address(&self) -> String {
-        format!("127.0.0.1:{}", self.config.control)
+        self.config.at(self.config.control).to_string()
     }
 
     /// The NBD server over TCP.
     pub fn nbd_tcp(&self) -> Address {
-        Address::Tcp(([127, 0, 0, 1], self.config.nbd).into())
+        Address::Tcp(self.config.at(self.config.nbd))
     }
 
     /// The NBD server on its unix socket.
@@ -220,7 +227,7 @@ impl Engine {
 
     /// An NBD URI for other people's clients, over TCP.
     pub fn uri(&self, volume: &str) -> String {
-        format!("nbd://127.0.0.1:{}/{volume}", self.config.nbd)
+        format!("nbd://{}/{volume}", self.config.at(self.config.nbd))
     }
 
     /// An NBD URI for other people's clients, over the unix socket.

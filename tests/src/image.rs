@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::command::Tool;
+use crate::command::{Tool, system};
 
 /// Makes `dir/image.ext4` of `bytes`, filled with files from `source`, and returns its path.
 pub fn ext4(dir: &Path, bytes: u64, source: &Path) -> Result<PathBuf> {
@@ -21,17 +21,15 @@ pub fn ext4(dir: &Path, bytes: u64, source: &Path) -> Result<PathBuf> {
 
 /// Checks the filesystem in `image` without changing it.
 pub fn fsck(image: &Path) -> Result<()> {
-    Tool::new(sbin("e2fsck")).args(["-f", "-n"]).arg(image).ok().map(|_| ())
+    Tool::new(system("e2fsck"))
+        .args(["-f", "-n"])
+        .arg(image)
+        .ok()
+        .map(|_| ())
 }
 
 fn mkfs() -> PathBuf {
-    sbin("mkfs.ext4")
-}
-
-/// Programs in `/usr/sbin`, which is not in every user's path.
-fn sbin(name: &str) -> PathBuf {
-    let path = Path::new("/usr/sbin").join(name);
-    if path.exists() { path } else { PathBuf::from(name) }
+    system("mkfs.ext4")
 }
 
 /// The SHA-256 of a file, as `sha256sum` computes it.

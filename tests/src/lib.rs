@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod load;
 pub mod metrics;
 pub mod nbd;
+pub mod net;
 pub mod ports;
 pub mod procfs;
 pub mod samples;

@@ -1,7 +1,7 @@
 //! An engine's `/metrics`, read as a Prometheus server would.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,8 +15,8 @@ pub struct Page {
 
 impl Page {
     /// Fetches the page from the metrics port.
-    pub fn fetch(port: u16) -> Result<Self> {
-        let (code, body) = get(port, "/metrics")?;
+    pub fn fetch(address: SocketAddr) -> Result<Self> {
+        let (code, body) = get(address, "/metrics")?;
         if code != 200 {
             bail!("/metrics answered {code}");
         }
@@ -56,10 +56,13 @@ fn sample(line: &str) -> Option<(String, String, f64)> {
     Some((name.to_owned(), labels.to_owned(), value))
 }
 
-/// A plain HTTP GET on loopback: the status code and the body.
-pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).with_context(|| format!("port {port}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+/// How long an engine may take to accept a connection, and to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A plain HTTP GET: the status code and the body.
+pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| address.to_string())?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     // HTTP/1.0 keeps the answer free of chunks.
     write!(
         stream,

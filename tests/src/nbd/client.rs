@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::reply::{self, Asked, Reply};
 use super::stream::{Address, Stream};
 use super::wire;
 
@@ -34,15 +35,22 @@ pub enum Command {
     WriteZeroes = 6,
 }
 
-/// A simple reply.
-#[derive(Debug)]
-pub struct Reply {
-    /// Of the request.
-    pub cookie: u64,
-    /// Zero, or the protocol's error number.
-    pub error: u32,
-    /// The data of a read that worked.
-    pub data: Vec<u8>,
+/// How a client speaks to the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Dialect {
+    /// Whether it asks for structured replies.
+    pub structured: bool,
+    /// How long connecting, and each wait for bytes, may take.
+    pub timeout: Duration,
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Self {
+            structured: false,
+            timeout: REPLY_TIMEOUT,
+        }
+    }
 }
 
 /// A connection in the transmission phase.
@@ -56,13 +64,22 @@ pub struct Client {
     /// Minimum, preferred and maximum block size, if the server told them.
     pub block_sizes: Option<(u32, u32, u32)>,
     next_cookie: u64,
-    reads: BTreeMap<u64, usize>,
+    /// What each read that has no reply yet asked for.
+    reads: BTreeMap<u64, Asked>,
+    /// Structured replies of which more chunks are to come.
+    partial: BTreeMap<u64, Reply>,
 }
 
 impl Client {
     /// Connects and goes to the export's transmission phase.
     pub fn connect(address: &Address, export: &str) -> Result<Self> {
-        let stream = Stream::connect(address, REPLY_TIMEOUT).with_context(|| format!("cannot connect to {address}"))?;
+        Self::connect_as(address, export, Dialect::default())
+    }
+
+    /// [`Self::connect`] in a dialect of one's own.
+    pub fn connect_as(address: &Address, export: &str, dialect: Dialect) -> Result<Self> {
+        let stream =
+            Stream::connect(address, dialect.timeout).with_context(|| format!("cannot connect to {address}"))?;
         let stream = BufReader::with_capacity(BUFFER_BYTES, stream);
         let mut client = Self {
             stream,
@@ -71,14 +88,15 @@ impl Client {
             block_sizes: None,
             next_cookie: 1,
             reads: BTreeMap::new(),
+            partial: BTreeMap::new(),
         };
         client
-            .negotiate(export)
+            .negotiate(export, dialect.structured)
             .with_context(|| format!("export {export} at {address}"))?;
         Ok(client)
     }
 
-    fn negotiate(&mut self, export: &str) -> Result<()> {
+    fn negotiate(&mut self, export: &str, structured: bool) -> Result<()> {
         ensure!(self.read_u64()? == wire::INIT_MAGIC, "the server does not speak NBD");
         ensure!(
             self.read_u64()? == wire::OPTION_MAGIC,
@@ -90,6 +108,15 @@ impl Client {
             "the server lacks fixed newstyle or no-zeroes: {server_flags:#x}"
         );
         self.send_raw(&wire::CLIENT_FLAGS.to_be_bytes())?;
+        if structured {
+            self.send_option(wire::OPT_STRUCTURED_REPLY, &[])?;
+            let (kind, body) = self.option_reply()?;
+            ensure!(
+                kind == wire::REP_ACK,
+                "the server refused structured replies with {kind:#x}: {}",
+                String::from_utf8_lossy(&body)
+            );
+        }
 
         let name_length = u32::try_from(export.len())?;
         let mut body = Vec::new();
@@ -155,7 +182,13 @@ impl Client {
         let cookie = self.next_cookie;
         self.next_cookie += 1;
         if command == Command::Read {
-            self.reads.insert(cookie, usize::try_from(length)?);
+            self.reads.insert(
+                cookie,
+                Asked {
+                    offset,
+                    length: usize::try_from(length)?,
+                },
+            );
         }
         let mut message = Vec::with_capacity(wire::REQUEST_LEN + payload.len());
         message.extend(wire::request(flags, command as u16, cookie, offset, length));
@@ -166,14 +199,22 @@ impl Client {
 
     /// Takes the next reply, whichever request it belongs to.
     pub fn receive(&mut self) -> Result<Reply> {
-        let magic = self.read_u32().context("waiting for a reply")?;
-        ensure!(magic == wire::SIMPLE_REPLY_MAGIC, "not a simple reply: {magic:#x}");
-        let error = self.read_u32()?;
-        let cookie = self.read_u64()?;
-        let length = self.reads.remove(&cookie).filter(|_| error == 0).unwrap_or(0);
-        let mut data = vec![0; length];
-        self.stream.read_exact(&mut data)?;
-        Ok(Reply { cookie, error, data })
+        loop {
+            let (reply, is_done) = reply::take(&mut self.stream, &self.reads, &mut self.partial)?;
+            if is_done {
+                self.reads.remove(&reply.cookie);
+                return Ok(reply);
+            }
+            self.partial.insert(reply.cookie, reply);
+        }
+    }
+
+    /// [`Self::receive`], if a reply begins to come before `timeout` has passed.
+    pub fn receive_within(&mut self, timeout: Duration) -> Result<Option<Reply>> {
+        if self.stream.buffer().is_empty() && !self.stream.get_ref().is_readable_within(timeout)? {
+            return Ok(None);
+        }
+        self.receive().map(Some)
     }
 
     /// Sends one request and waits for its reply; nothing else may be in flight.
@@ -217,21 +258,15 @@ impl Client {
         self.stream.get_mut()
     }
 
-    fn read_array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.stream.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-
     fn read_u16(&mut self) -> Result<u16> {
-        Ok(u16::from_be_bytes(self.read_array()?))
+        Ok(u16::from_be_bytes(reply::array(&mut self.stream)?))
     }
 
     fn read_u32(&mut self) -> Result<u32> {
-        Ok(u32::from_be_bytes(self.read_array()?))
+        Ok(u32::from_be_bytes(reply::array(&mut self.stream)?))
     }
 
     fn read_u64(&mut self) -> Result<u64> {
-        Ok(u64::from_be_bytes(self.read_array()?))
+        Ok(u64::from_be_bytes(reply::array(&mut self.stream)?))
     }
 }

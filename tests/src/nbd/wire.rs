@@ -11,10 +11,15 @@ pub const REQUEST_MAGIC: u32 = 0x2560_9513;
 /// Precedes every simple reply.
 pub const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 
+/// Precedes every chunk of a structured reply.
+pub const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
+
 /// Client flags: fixed newstyle, no zeroes after an export's name.
 pub const CLIENT_FLAGS: u32 = 0b11;
 /// `NBD_OPT_GO`.
 pub const OPT_GO: u32 = 7;
+/// `NBD_OPT_STRUCTURED_REPLY`.
+pub const OPT_STRUCTURED_REPLY: u32 = 8;
 /// `NBD_REP_ACK`.
 pub const REP_ACK: u32 = 1;
 /// `NBD_REP_INFO`.
@@ -28,6 +33,21 @@ pub const INFO_BLOCK_SIZE: u16 = 3;
 
 /// `NBD_CMD_FLAG_FUA`.
 pub const FLAG_FUA: u16 = 1;
+/// `NBD_REPLY_FLAG_DONE`: the last chunk of a structured reply.
+pub const CHUNK_DONE: u16 = 1;
+/// `NBD_REPLY_TYPE_NONE`.
+pub const CHUNK_NONE: u16 = 0;
+/// `NBD_REPLY_TYPE_OFFSET_DATA`.
+pub const CHUNK_OFFSET_DATA: u16 = 1;
+/// `NBD_REPLY_TYPE_OFFSET_HOLE`.
+pub const CHUNK_OFFSET_HOLE: u16 = 2;
+/// Chunks with this bit are errors.
+pub const CHUNK_ERROR_BIT: u16 = 1 << 15;
+
+/// `NBD_EPERM`.
+pub const EPERM: u32 = 1;
+/// `NBD_EIO`.
+pub const EIO: u32 = 5;
 /// `NBD_EINVAL`.
 pub const EINVAL: u32 = 22;
 /// `NBD_ENOSPC`.
@@ -36,6 +56,9 @@ pub const ENOSPC: u32 = 28;
 pub const EOVERFLOW: u32 = 75;
 /// `NBD_ENOTSUP`.
 pub const ENOTSUP: u32 = 95;
+
+/// `NBD_ESHUTDOWN`.
+pub const ESHUTDOWN: u32 = 108;
 
 /// The bytes of a request's header.
 pub const REQUEST_LEN: usize = 28;

@@ -60,10 +60,9 @@ fn garbage_on_the_control_and_metrics_ports_harms_nobody() -> Result<()> {
                 let _ = stream.write_all(&garbage);
             }
         }
-        ensure!(
-            metrics::get(cluster.engines[0].config.metrics, "/readyz")?.0 == 200,
-            "not ready any more"
-        );
+        let config = &cluster.engines[0].config;
+        let (code, _) = metrics::get(config.at(config.metrics), "/readyz")?;
+        ensure!(code == 200, "not ready any more");
         cluster.create_volume("v", 16 << 20)
     })
 }
