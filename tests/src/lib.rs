@@ -1,10 +1,11 @@
 //! Real clusters of real processes, and the clients that put them to the test.
 //!
-//! The suites in `tests/` and the commands in `xtask` share this crate. It links none of Cairn's own crates: it sees an
-//! engine as a user does, through its binary, its configuration file, its sockets and `/proc`.
+//! The suites in `tests/` and the commands in `xtask` share this crate. Of Cairn's own crates it links only the one that
+//! judges histories: it sees an engine as a user does, through its binary, its configuration file, its sockets and `/proc`.
 #![forbid(unsafe_code)]
 
 pub mod binaries;
+pub mod chaos;
 pub mod cluster;
 pub mod command;
 pub mod config;

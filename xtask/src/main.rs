@@ -4,6 +4,7 @@
 
 mod bench;
 mod demo;
+mod faults;
 mod fuzz;
 mod packages;
 mod product;
@@ -25,6 +26,7 @@ use clap::{Parser, Subcommand};
     cargo xtask demo                 see three engines survive what you would not dare to do\n  \
     cargo xtask demo --keep          and leave the cluster up to play with\n  \
     cargo xtask bench                fio on the raw disk and on Cairn, in turn\n  \
+    cargo xtask faults --minutes 20  kill, stop, cut off and corrupt real engines for as long\n  \
     cargo xtask test                 what must pass before a change lands\n\n\
     Debian packages that a command needs are installed by it, and named as they are.")]
 struct Arguments {
@@ -40,6 +42,8 @@ enum Command {
     Demo(demo::Options),
     /// Measure the raw disk and Cairn with fio, in turn, in one run.
     Bench(bench::Options),
+    /// Put clusters of real processes through faults for a while, under a load that is checked.
+    Faults(faults::Options),
     /// Check the rules of style that no compiler checks.
     Tidy,
     /// Fuzz each decoder of the bytes on disk and on the wire.
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Faults(options) => faults::run(&options),
         Command::Tidy => tidy::run(root()),
         Command::Fuzz(options) => fuzz::run(&options),
     };

@@ -52,6 +52,21 @@ pub(crate) const OPENSSL: Package = Package {
     name: "openssl",
     proof: Proof::Program("openssl"),
 };
+/// `ip`, and `tc`, for networks that can be cut.
+pub(crate) const IPROUTE: Package = Package {
+    name: "iproute2",
+    proof: Proof::Program("tc"),
+};
+/// `nft`, which cuts them.
+pub(crate) const NFTABLES: Package = Package {
+    name: "nftables",
+    proof: Proof::Program("nft"),
+};
+/// `nsenter` and `setpriv`, which start an engine in its network and end it with its test.
+pub(crate) const UTIL_LINUX: Package = Package {
+    name: "util-linux",
+    proof: Proof::Program("nsenter"),
+};
 /// The C compiler, which the TLS library's assembly needs.
 pub(crate) const GCC: Package = Package {
     name: "build-essential",

@@ -7,7 +7,7 @@ use cairn_tests::Tool;
 use cairn_tests::binaries::DIR_VARIABLE;
 use clap::{Args, ValueEnum};
 
-use crate::packages::{self, E2FSPROGS, FIO, GCC, LIBNBD, OPENSSL, PYTHON_LIBNBD, QEMU};
+use crate::packages::{self, E2FSPROGS, FIO, GCC, IPROUTE, LIBNBD, NFTABLES, OPENSSL, PYTHON_LIBNBD, QEMU, UTIL_LINUX};
 use crate::steps::{self, Counts, Report, Steps};
 use crate::{root, target_dir, tidy};
 
@@ -40,11 +40,24 @@ enum Part {
     BadInput,
     /// Engines killed, stopped and started again
     Faults,
+    /// Every fault at random, for three minutes, on engines in networks of their own
+    Chaos,
 }
 
 /// Runs the parts asked for, or all.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    packages::ensure(&[GCC, FIO, LIBNBD, QEMU, PYTHON_LIBNBD, E2FSPROGS, OPENSSL])?;
+    packages::ensure(&[
+        GCC,
+        FIO,
+        LIBNBD,
+        QEMU,
+        PYTHON_LIBNBD,
+        E2FSPROGS,
+        OPENSSL,
+        IPROUTE,
+        NFTABLES,
+        UTIL_LINUX,
+    ])?;
     let wanted = |part: Part| options.only.is_empty() || options.only.contains(&part);
     let mut steps = Steps::default();
     if wanted(Part::Format) {
@@ -64,7 +77,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             cargo(&["test", "-p", "cairn-tests", "--lib"], counts)
         });
     }
-    if [Part::Clients, Part::BadInput, Part::Faults].into_iter().any(wanted) {
+    if [Part::Clients, Part::BadInput, Part::Faults, Part::Chaos]
+        .into_iter()
+        .any(wanted)
+    {
         steps.run("build the engines", |counts| {
             cargo(&["build", "--workspace", "--bins"], counts)
         });
@@ -77,6 +93,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if wanted(Part::Faults) {
         steps.run("kill, stop, restart", |counts| suite("faults", counts));
+    }
+    if wanted(Part::Chaos) {
+        steps.run("every fault at random, three minutes", |counts| suite("chaos", counts));
     }
     if wanted(Part::Deny) {
         deny(&mut steps);
@@ -100,6 +119,8 @@ fn suite(name: &str, counts: &mut Counts) -> Result<Report> {
         "--no-fail-fast",
         "--",
         "--test-threads=1",
+        // What a suite counted is worth seeing when it passes, too.
+        "--nocapture",
     ];
     let binaries = target_dir().join("debug");
     let variables: [(&str, &Path); 1] = [(DIR_VARIABLE, &binaries)];
