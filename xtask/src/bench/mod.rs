@@ -7,6 +7,7 @@
 //! A machine that others use too is slow for seconds at a time. Each workload is therefore measured in several rounds, raw
 //! and Cairn in turn, and the round with the median of the median latencies is what counts; all rounds are in the JSON.
 
+mod halt_poll;
 mod report;
 mod workload;
 
@@ -22,6 +23,7 @@ use clap::Args;
 
 use crate::packages::{self, FIO, GCC};
 use crate::{product, progress, target_dir};
+use halt_poll::HaltPoll;
 use report::{Row, System};
 use workload::{WORKLOADS, Workload};
 
@@ -34,7 +36,10 @@ const REST: Duration = Duration::from_secs(1);
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --seconds 20 --json bench.json")]
+#[command(
+    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --seconds 20 --json bench.json\n  cargo xtask bench \
+                    --halt-poll-us 200"
+)]
 pub(crate) struct Options {
     /// Writes the rows to this file, as a JSON array.
     #[arg(long, value_name = "FILE")]
@@ -45,6 +50,9 @@ pub(crate) struct Options {
     /// How often each workload is measured on each system, in turn; the round with the median latency is reported.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     rounds: u32,
+    /// How long an idle virtual processor polls before it halts, while this measures; put back afterwards.
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    halt_poll_us: Option<u32>,
     /// Where the files are put (about 22 GiB); must not be memory.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -59,6 +67,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
     }
     fs::create_dir_all(&dir)?;
+    let halt_poll = HaltPoll::set(options.halt_poll_us)?;
+    println!("{}", halt_poll.line()?);
     println!("load average before: {:.2}", procfs::load_average()?);
     let raw = progress::during("writing the raw file (1 GiB)", |_| raw_file(&dir))?;
     let cluster = progress::during("starting three engines with disks of 7 GiB", |_| {
@@ -94,6 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         report::write_json(&rows, path)?;
     }
     drop(cluster);
+    drop(halt_poll);
     fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
 }
 
