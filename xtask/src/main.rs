@@ -9,6 +9,7 @@ mod fuzz;
 mod packages;
 mod product;
 mod progress;
+mod sim;
 mod steps;
 mod table;
 mod test;
@@ -44,6 +45,8 @@ enum Command {
     Bench(bench::Options),
     /// Put clusters of real processes through faults for a while, under a load that is checked.
     Faults(faults::Options),
+    /// Run whole clusters in simulation, from seeds, with every fault there is.
+    Sim(sim::Options),
     /// Check the rules of style that no compiler checks.
     Tidy,
     /// Fuzz each decoder of the bytes on disk and on the wire.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Faults(options) => faults::run(&options),
+        Command::Sim(options) => sim::run(&options),
         Command::Tidy => tidy::run(root()),
         Command::Fuzz(options) => fuzz::run(&options),
     };

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::packages::{self, E2FSPROGS, FIO, GCC, IPROUTE, LIBNBD, NFTABLES, OPENSSL, PYTHON_LIBNBD, QEMU, UTIL_LINUX};
 use crate::steps::{self, Counts, Report, Steps};
-use crate::{root, target_dir, tidy};
+use crate::{root, sim, target_dir, tidy};
 
 /// What `cargo xtask test` takes.
 #[derive(Debug, Args)]
@@ -42,6 +42,8 @@ enum Part {
     Faults,
     /// Every fault at random, for three minutes, on engines in networks of their own
     Chaos,
+    /// Five hundred clusters in simulation, with every fault there is
+    Sim,
 }
 
 /// Runs the parts asked for, or all.
@@ -96,6 +98,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if wanted(Part::Chaos) {
         steps.run("every fault at random, three minutes", |counts| suite("chaos", counts));
+    if wanted(Part::Sim) {
+        steps.run("simulation", |counts| {
+            let mut args = sim::BUILD_AND_RUN.to_vec();
+            args.extend(["--seeds", "500", "--minutes", "4"]);
+            cargo(&args, counts)
+        });
     }
     if wanted(Part::Deny) {
         deny(&mut steps);

@@ -6,6 +6,7 @@ pub mod config;
 pub mod event;
 mod gateway;
 mod group;
+mod load;
 pub mod log;
 mod machine;
 pub mod map;
@@ -17,5 +18,6 @@ mod recover;
 mod shared;
 pub mod time;
 
+pub use load::Load;
 pub use machine::Core;
 pub use shared::message_bytes;

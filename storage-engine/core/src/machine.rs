@@ -11,6 +11,7 @@ use crate::event::{
 };
 use crate::gateway::Gateway;
 use crate::group::{BASE, Group, Location, Recovered};
+use crate::load::Load;
 use crate::log::recovery::{LogRead, LogSummary, Outcome, Recovery};
 use crate::log::{LogTail, LogWrite, LogWriter, Record, Ticket};
 use crate::map::BlockMap;
@@ -142,6 +143,14 @@ impl Core {
     pub fn map(&self, group: GroupId) -> Option<&BlockMap> {
         match &self.phase {
             Phase::Running(running) => running.groups.get(&group).map(Group::map),
+            _ => None,
+        }
+    }
+
+    /// What is under way, once the core serves.
+    pub fn load(&self) -> Option<Load> {
+        match &self.phase {
+            Phase::Running(running) => Some(running.load()),
             _ => None,
         }
     }
@@ -572,6 +581,21 @@ impl Running {
             // What is left was not the oldest: its wait is counted from here, at most one frame's time too late.
             self.shared.queued_since = self.shared.log.has_queued().then_some(self.shared.now);
         }
+    }
+
+    fn load(&self) -> Load {
+        let mut load = Load {
+            log_bytes: self.shared.log.queued_bytes(),
+            frames: self.writing.len(),
+            reads: self.shared.reads.len(),
+            link_bytes: self.shared.links.queued_bytes_in_all(),
+            operations: self.gateways.values().map(Gateway::operations).sum(),
+            ..Load::default()
+        };
+        for group in self.groups.values() {
+            group.add_load(&mut load);
+        }
+        load
     }
 
     fn next_deadline(&self) -> Timestamp {

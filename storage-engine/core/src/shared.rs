@@ -70,6 +70,10 @@ impl Links {
         self.up.get(&disk).copied().unwrap_or(0)
     }
 
+    pub(crate) fn queued_bytes_in_all(&self) -> usize {
+        self.up.values().sum()
+    }
+
     pub(crate) fn connected(&mut self, disk: DiskId) {
         self.up.insert(disk, 0);
     }

@@ -10,10 +10,15 @@
     reason = "a simulator stops at the first thing that is not as it must be"
 )]
 
+pub mod campaign;
+pub mod check;
 pub mod cluster;
 pub mod disk;
 pub mod network;
 pub mod node;
+pub mod run;
+pub mod scenario;
+pub mod shrink;
 pub mod trace;
 pub mod wire;
 pub mod workload;

@@ -9,12 +9,14 @@ use std::collections::VecDeque;
 
 use cairn_history::rng::Rng;
 
+use crate::wire::Packet;
+
 /// What fits between the two ends: two socket buffers.
 const SOCKET_BYTES_MAX: usize = 512 << 10;
 
 /// A frame under way.
 pub struct Parcel {
-    pub bytes: Vec<u8>,
+    pub packet: Packet,
     /// What it counts for in the core's bound.
     pub accounted: usize,
     pub arrives_at: u64,
@@ -26,6 +28,8 @@ pub struct Link {
     pub is_up: bool,
     /// Nothing gets through, in this direction.
     pub is_blocked: bool,
+    /// Nanoseconds more that everything takes, from and to: the link is clogged.
+    pub clog: Option<(u64, u64)>,
     /// Counts connections, so that what belongs to an older one is told apart.
     pub generation: u64,
     queue: VecDeque<Parcel>,
@@ -37,9 +41,9 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn send(&mut self, bytes: Vec<u8>, accounted: usize) {
+    pub fn send(&mut self, packet: Packet, accounted: usize) {
         self.queue.push_back(Parcel {
-            bytes,
+            packet,
             accounted,
             arrives_at: 0,
         });
@@ -50,19 +54,22 @@ impl Link {
         let mut drained = 0;
         let mut arrivals = Vec::new();
         while let Some(next) = self.queue.front() {
-            if self.socket_bytes > 0 && self.socket_bytes + next.bytes.len() > SOCKET_BYTES_MAX {
+            if self.socket_bytes > 0 && self.socket_bytes + next.packet.len() > SOCKET_BYTES_MAX {
                 break;
             }
             let Some(mut parcel) = self.queue.pop_front() else {
                 break;
             };
             // A gigabyte a second beside the latency.
-            let delay = rng.between(latency.0, latency.1) + parcel.bytes.len() as u64;
+            let mut delay = rng.between(latency.0, latency.1) + parcel.packet.len() as u64;
+            if let Some((from, to)) = self.clog {
+                delay += rng.between(from, to);
+            }
             parcel.arrives_at = self.last_arrival.max(now + delay);
             self.last_arrival = parcel.arrives_at;
             arrivals.push(parcel.arrives_at);
             drained += parcel.accounted;
-            self.socket_bytes += parcel.bytes.len();
+            self.socket_bytes += parcel.packet.len();
             self.socket.push_back(parcel);
         }
         (drained, arrivals)
@@ -74,13 +81,18 @@ impl Link {
             return None;
         }
         let parcel = self.socket.pop_front()?;
-        self.socket_bytes -= parcel.bytes.len();
+        self.socket_bytes -= parcel.packet.len();
         Some(parcel)
     }
 
     /// What the driver still holds.
     pub fn queued_bytes(&self) -> usize {
         self.queue.iter().map(|parcel| parcel.accounted).sum()
+    }
+
+    /// Parcels in the queue and in the socket.
+    pub fn parcels(&self) -> usize {
+        self.queue.len() + self.socket.len()
     }
 
     pub fn has_parcels(&self) -> bool {

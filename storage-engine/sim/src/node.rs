@@ -12,18 +12,27 @@ use cairn_core::time::Timestamp;
 
 use super::disk::SimDisk;
 
-/// A monotonic clock of its own: starts anywhere, runs a little fast or slow.
+/// A monotonic clock of its own: starts anywhere, runs a little fast or slow, may jump ahead and never goes back.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
+    /// What it showed at `since`.
     pub offset: u64,
+    /// Since when it has had its present rate.
+    pub since: u64,
     /// Parts per million that it gains; negative if it loses.
     pub drift_ppm: i64,
 }
 
 impl Clock {
     pub fn read(&self, now: u64) -> Timestamp {
-        let gained = i64::try_from(now / 1000).unwrap() * self.drift_ppm / 1000;
-        Timestamp::from_nanos(now.saturating_add_signed(gained) + self.offset)
+        let passed = now - self.since;
+        let gained = i64::try_from(passed / 1000).unwrap() * self.drift_ppm / 1000;
+        Timestamp::from_nanos(passed.saturating_add_signed(gained) + self.offset)
+    }
+
+    /// It runs at another rate from here on.
+    pub fn set_rate(&mut self, now: u64, drift_ppm: i64) {
+        (self.offset, self.since, self.drift_ppm) = (self.read(now).as_nanos(), now, drift_ppm);
     }
 
     /// When the clock will show at least `local`, not before `now`.
@@ -47,6 +56,8 @@ pub struct Node {
     pub wake_at: Option<u64>,
     pub timer_at: Option<u64>,
     pub paused_until: u64,
+    /// No write of its disk ends before.
+    pub stalled_until: u64,
     /// Instead of the cluster's, while its disk is slow.
     pub write_latency: Option<(u64, u64)>,
     pub recovered: Option<RecoverySummary>,
@@ -70,6 +81,7 @@ impl Node {
             wake_at: None,
             timer_at: None,
             paused_until: 0,
+            stalled_until: 0,
             write_latency: None,
             recovered: None,
             failure: None,

@@ -9,7 +9,7 @@ use cairn_core::event::{DeviceId, GroupSpec};
 use super::cluster::{Cluster, read_bytes};
 use cairn_history::content;
 use cairn_history::content::SECTOR;
-use cairn_history::register::{History, OpId};
+use cairn_history::register::{History, OpId, Writer};
 use cairn_history::rng::Rng;
 
 const BLOCK_SECTORS: u64 = 8;
@@ -47,6 +47,7 @@ struct Request {
     kind: Kind,
     sectors: Range<u64>,
     stamp: u64,
+    began: u64,
 }
 
 pub struct Client {
@@ -59,6 +60,38 @@ pub struct Client {
     pub refused: Option<BlockError>,
     pub depth: usize,
     pub may_write: bool,
+    /// It asks for nothing before.
+    pub next_at: u64,
+}
+
+impl Client {
+    const fn writer(&self) -> Writer {
+        Writer {
+            client: self.number,
+            process: process_of(self.node, self.life),
+        }
+    }
+
+    /// Requests under way.
+    pub fn under_way(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Requests under way, in words.
+    pub fn describe(&self) -> Vec<String> {
+        let describe = |request: &Request| {
+            format!(
+                "client {} on node {}: {:?} of {:?} since {}",
+                self.number, self.node, request.tag, request.sectors, request.began
+            )
+        };
+        self.requests.iter().map(describe).collect()
+    }
+}
+
+/// One life of one node's process.
+const fn process_of(node: usize, life: u64) -> u64 {
+    (node as u64) << 32 | life
 }
 
 pub struct Workload {
@@ -69,11 +102,17 @@ pub struct Workload {
     /// Requests fall into the first so many blocks.
     pub window_blocks: u64,
     pub blocks_max: u64,
+    /// Half of the requests fall into the first so many blocks, so that clients meet; 0 for none.
+    pub hot_blocks: u64,
+    /// What the disks can have lost or refuse to read is damage that was put there: an I/O error is no violation.
+    pub tolerates_io_errors: bool,
     rng: Rng,
     clients_last: u64,
     pub finished: u64,
     /// When the last write was acknowledged.
     pub last_acknowledged: u64,
+    /// Requests that ended with an error that the faults explain.
+    pub refusals: u64,
 }
 
 impl Workload {
@@ -86,10 +125,21 @@ impl Workload {
             mix: Mix::default(),
             window_blocks,
             blocks_max: 24,
+            hot_blocks: 0,
+            tolerates_io_errors: false,
             rng: Rng::new(seed ^ 0x574F_524B),
             clients_last: 0,
             finished: 0,
             last_acknowledged: 0,
+            refusals: 0,
+        }
+    }
+
+    /// Clients whose stamps start after `stamp`.
+    pub fn with_stamps_after(spec: GroupSpec, seed: u64, stamp: u64) -> Self {
+        Self {
+            history: History::with_stamps_after(stamp),
+            ..Self::new(spec, seed)
         }
     }
 
@@ -106,6 +156,7 @@ impl Workload {
             refused: None,
             depth: 4,
             may_write: true,
+            next_at: cluster.now,
         });
     }
 
@@ -115,28 +166,42 @@ impl Workload {
         if cluster.nodes[client.node].life == client.life {
             cluster.close(client.node, client.device);
         }
-        self.bury(cluster.now, &client);
+        self.forget_reads(&client);
+        self.history.left(cluster.now, client.number);
     }
 
-    fn bury(&mut self, now: u64, client: &Client) {
+    fn forget_reads(&mut self, client: &Client) {
         for request in &client.requests {
             if let Kind::Read(op) = request.kind {
                 self.history.forget_read(op);
             }
         }
-        self.history.died(now, client.number);
+    }
+
+    /// A node's process is gone, with all its clients.
+    pub fn node_died(&mut self, now: u64, node: usize, life: u64) {
+        let is_dead = |client: &Client| client.node == node && client.life == life;
+        let (dead, alive): (Vec<Client>, Vec<Client>) =
+            std::mem::take(&mut self.clients).into_iter().partition(is_dead);
+        self.clients = alive;
+        dead.iter().for_each(|client| self.forget_reads(client));
+        self.history.died(now, process_of(node, life));
     }
 
     /// Clients of nodes that have crashed are gone.
     pub fn bury_dead(&mut self, cluster: &Cluster) {
-        let (dead, alive): (Vec<Client>, Vec<Client>) =
-            std::mem::take(&mut self.clients).into_iter().partition(|client| {
-                let node = &cluster.nodes[client.node];
-                node.life != client.life || !node.is_running()
-            });
-        self.clients = alive;
-        for client in dead {
-            self.bury(cluster.now, &client);
+        let is_dead = |client: &&Client| {
+            let node = &cluster.nodes[client.node];
+            node.life != client.life || !node.is_running()
+        };
+        let dead: Vec<(usize, u64)> = self
+            .clients
+            .iter()
+            .filter(is_dead)
+            .map(|client| (client.node, client.life))
+            .collect();
+        for (node, life) in dead {
+            self.node_died(cluster.now, node, life);
         }
     }
 
@@ -160,18 +225,8 @@ impl Workload {
                 return;
             }
             if cluster.now > end {
-                let stuck: Vec<String> = self
-                    .clients
-                    .iter()
-                    .flat_map(|client| client.requests.iter().map(move |request| (client, request)))
-                    .map(|(client, request)| {
-                        format!(
-                            "client {} on node {}: {:?} of {:?}",
-                            client.number, client.node, request.tag, request.sectors
-                        )
-                    })
-                    .collect();
-                panic!("no reply within {nanos} ns to {stuck:#?}");
+                let stuck: Vec<String> = self.clients.iter().flat_map(Client::describe).collect();
+                panic!("[stuck] no reply within {nanos} ns to {stuck:#?}");
             }
             cluster.run(std::time::Duration::from_millis(2));
         }
@@ -186,6 +241,25 @@ impl Workload {
                     break;
                 }
             }
+        }
+    }
+
+    /// A reply has come for somebody: if it is for one of these clients, takes it.
+    pub fn on_reply(&mut self, cluster: &mut Cluster, node: usize, device: DeviceId, tag: Tag) {
+        let is_asker = |client: &Client| client.node == node && client.device == device;
+        let Some(index) = self.clients.iter().position(is_asker) else {
+            return;
+        };
+        let Some(place) = self.clients[index]
+            .requests
+            .iter()
+            .position(|request| request.tag == tag)
+        else {
+            return;
+        };
+        if let Some(result) = cluster.take_reply(node, device, tag) {
+            let request = self.clients[index].requests.remove(place);
+            self.finish(cluster, index, request, result);
         }
     }
 
@@ -225,10 +299,11 @@ impl Workload {
                 let expected = matches!(
                     error,
                     BlockError::Fenced { .. } | BlockError::Busy { .. } | BlockError::NoSpace
-                );
+                ) || (self.tolerates_io_errors && matches!(error, BlockError::Io(_)));
+                self.refusals += 1;
                 assert!(
                     expected,
-                    "client {number}: a write of {:?} failed: {error}",
+                    "[error] client {number}: a write of {:?} failed: {error}",
                     request.sectors
                 );
                 self.history.fail(now, op);
@@ -236,7 +311,11 @@ impl Workload {
                     self.clients[index].refused = Some(error);
                 }
             }
-            (_, other) => panic!("client {number}: {:?} ended with {other:?}", request.sectors),
+            (Kind::Read(op), Err(BlockError::Io(_))) if self.tolerates_io_errors => {
+                self.refusals += 1;
+                self.history.forget_read(op);
+            }
+            (_, other) => panic!("[error] client {number}: {:?} ended with {other:?}", request.sectors),
         }
     }
 
@@ -250,12 +329,13 @@ impl Workload {
             let copies = cluster.durable_copies(&self.spec, value);
             assert!(
                 copies >= needed,
-                "sector with stamp {value} was acknowledged with {copies} durable copies"
+                "[durable] the sector with stamp {value} was acknowledged with {copies} durable copies"
             );
         }
     }
 
-    fn submit_one(&mut self, cluster: &mut Cluster, index: usize) -> bool {
+    /// Lets a client ask for one thing more; false if what was drawn is being written already.
+    pub fn submit_one(&mut self, cluster: &mut Cluster, index: usize) -> bool {
         let mix = self.mix;
         let dice = self.rng.below(100);
         let writes = self.clients[index].may_write && self.clients[index].refused.is_none();
@@ -264,7 +344,12 @@ impl Workload {
             .rng
             .between(1, sizes[self.rng.clone().pick(sizes.len())])
             .min(self.window_blocks);
-        let first = self.rng.below(self.window_blocks - blocks + 1);
+        let window = if self.hot_blocks > 0 && self.rng.chance(50) {
+            self.hot_blocks.clamp(blocks, self.window_blocks)
+        } else {
+            self.window_blocks
+        };
+        let first = self.rng.below(window - blocks + 1);
         let aligned = first * BLOCK_SECTORS..(first + blocks) * BLOCK_SECTORS;
         let (write, unaligned) = (mix.write, mix.write + mix.unaligned);
         let (trim, zero) = (unaligned + mix.trim, unaligned + mix.trim + mix.zero);
@@ -288,21 +373,11 @@ impl Workload {
             sectors.start * SECTOR as u64,
             (sectors.end - sectors.start) * SECTOR as u64,
         );
-        let number = self.clients[index].number;
+        let writer = self.clients[index].writer();
         if dice < unaligned {
-            let stamp = self.history.stamps(sectors.end - sectors.start);
-            let data: Vec<u8> = (stamp..)
-                .zip(sectors.clone())
-                .flat_map(|(stamp, place)| content::sector(stamp, place))
-                .collect();
-            let op = self.history.begin_write(cluster.now, number, sectors.clone(), stamp);
-            let request = BlockOp::Write {
-                offset,
-                data: Bytes::from(data),
-            };
-            self.submit(cluster, index, request, Kind::Write(op), sectors, stamp);
+            self.submit_write(cluster, index, sectors);
         } else {
-            let op = self.history.begin_write(cluster.now, number, sectors.clone(), 0);
+            let op = self.history.begin_write(cluster.now, writer, sectors.clone(), 0);
             let request = if dice < trim {
                 BlockOp::Trim { offset, length }
             } else {
@@ -315,6 +390,38 @@ impl Workload {
             self.submit(cluster, index, request, Kind::Write(op), sectors, 0);
         }
         true
+    }
+
+    /// Lets the last client write a block and read another: a volume that does both serves.
+    pub fn submit_probe(&mut self, cluster: &mut Cluster) {
+        let Some(index) = self.clients.len().checked_sub(1) else {
+            return;
+        };
+        let writable = (0..self.window_blocks).find(|block| {
+            let sectors = block * BLOCK_SECTORS..(block + 1) * BLOCK_SECTORS;
+            !self.history.is_being_written(&sectors)
+        });
+        if let Some(block) = writable {
+            self.submit_write(cluster, index, block * BLOCK_SECTORS..(block + 1) * BLOCK_SECTORS);
+        }
+        let last = self.window_blocks - 1;
+        self.submit_read(cluster, index, last * BLOCK_SECTORS..(last + 1) * BLOCK_SECTORS);
+    }
+
+    fn submit_write(&mut self, cluster: &mut Cluster, index: usize, sectors: Range<u64>) {
+        let length = (sectors.end - sectors.start) * SECTOR as u64;
+        let stamp = self.history.stamps(sectors.end - sectors.start);
+        let mut data = Vec::with_capacity(usize::try_from(length).unwrap());
+        for (stamp, place) in (stamp..).zip(sectors.clone()) {
+            data.extend_from_slice(&content::sector(stamp, place));
+        }
+        let writer = self.clients[index].writer();
+        let op = self.history.begin_write(cluster.now, writer, sectors.clone(), stamp);
+        let request = BlockOp::Write {
+            offset: sectors.start * SECTOR as u64,
+            data: Bytes::from(data),
+        };
+        self.submit(cluster, index, request, Kind::Write(op), sectors, stamp);
     }
 
     fn submit_read(&mut self, cluster: &mut Cluster, index: usize, sectors: Range<u64>) {
@@ -343,6 +450,7 @@ impl Workload {
             kind,
             sectors,
             stamp,
+            began: cluster.now,
         });
     }
 

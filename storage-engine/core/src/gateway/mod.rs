@@ -158,6 +158,11 @@ impl Gateway {
         self.devices.is_empty() && self.operations.is_empty() && self.attachment.is_settled()
     }
 
+    /// Operations that have not ended.
+    pub(crate) fn operations(&self) -> usize {
+        self.operations.len()
+    }
+
     /// A frontend's request.
     pub(crate) fn submit(&mut self, shared: &mut Shared, device: DeviceId, tag: Tag, op: BlockOp) {
         let client = Client::Device(device, tag);

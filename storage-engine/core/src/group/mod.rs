@@ -22,6 +22,7 @@ use raft::eraftpb::{HardState, Message, MessageType};
 use raft::{Config, RawNode, StateRole};
 
 use crate::event::{CommandError, Effect, GroupSpec, GroupStatus, Member, Role, Stage};
+use crate::load::Load;
 use crate::log::{Record, Ticket};
 use crate::map::BlockMap;
 use crate::mutation::mutated;
@@ -633,6 +634,13 @@ impl Group {
                 Vec::new()
             },
         }
+    }
+
+    /// Adds what is under way here.
+    pub(crate) fn add_load(&self, load: &mut Load) {
+        load.proposals += self.proposals.len();
+        load.held_messages += self.outboxes.values().map(outbox::Outbox::held).sum::<usize>();
+        load.payload_bytes += self.node.store().payload_bytes();
     }
 
     /// Where the volume's blocks are.

@@ -57,6 +57,13 @@ pub(super) struct Outbox {
     serial_last: u64,
 }
 
+impl Outbox {
+    /// Messages that wait.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
 /// A read-back of old headers.
 pub(super) struct Fetch {
     request: super::storage::FetchRequest,

@@ -147,6 +147,11 @@ impl GroupLog {
             .and_then(|offset| self.window.get_mut(offset as usize))
     }
 
+    /// Payload that is held, in bytes.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.window.iter().map(|entry| entry.payload.len() as u64).sum()
+    }
+
     pub(crate) fn fetched(&self, index: u64) -> Option<&FetchedEntry> {
         self.fetched.get(&index)
     }

@@ -22,7 +22,12 @@ impl Cluster {
 
     /// A volume (or, of size 0, a meta group) with a replica on each of the first `members` nodes.
     pub fn spec(&self, group: GroupId, size_blocks: u64, members: usize) -> GroupSpec {
-        let member = |number| Member {
+        self.spec_on(group, size_blocks, &(0..members).collect::<Vec<_>>())
+    }
+
+    /// A volume with a replica on each of these nodes.
+    pub fn spec_on(&self, group: GroupId, size_blocks: u64, members: &[usize]) -> GroupSpec {
+        let member = |number: usize| Member {
             replica: ReplicaId(number as u64 + 1),
             node: node_id(number),
             disk: disk_id(number),
@@ -30,7 +35,7 @@ impl Cluster {
         GroupSpec {
             group,
             size_blocks,
-            members: (0..members).map(member).collect(),
+            members: members.iter().copied().map(member).collect(),
         }
     }
 
@@ -45,7 +50,7 @@ impl Cluster {
         let replied = self.run_until(Duration::from_secs(30), |cluster| {
             cluster.nodes[number].command_replies.contains_key(&id)
         });
-        assert!(replied, "no reply to a command of node {number} within 30 s");
+        assert!(replied, "[stuck] no reply to a command of node {number} within 30 s");
         self.nodes[number].command_replies.remove(&id).unwrap()
     }
 
@@ -70,7 +75,7 @@ impl Cluster {
                 .iter()
                 .all(|node| !node.is_running() || node.recovered.is_some())
         });
-        assert!(settled, "a core does not recover");
+        assert!(settled, "[stuck] a core does not recover");
     }
 
     /// The running node that says it leads the group, if it is only one.
@@ -83,7 +88,7 @@ impl Cluster {
 
     pub fn await_leader(&mut self, group: GroupId, limit: Duration) -> usize {
         let found = self.run_until(limit, |cluster| cluster.leader(group).is_some());
-        assert!(found, "no leader of group {group} within {limit:?}");
+        assert!(found, "[liveness] no leader of group {group} within {limit:?}");
         self.leader(group).unwrap()
     }
 
@@ -175,7 +180,10 @@ impl Cluster {
                 return;
             }
         }
-        panic!("the replicas of group {} do not level within 60 s", spec.group);
+        panic!(
+            "[liveness] the replicas of group {} do not level within 60 s",
+            spec.group
+        );
     }
 
     fn check_equal(&mut self, group: GroupId, numbers: &[usize], states: &[GroupStatus]) {
@@ -183,10 +191,11 @@ impl Cluster {
         for (number, state) in numbers.iter().zip(states) {
             let digest = self.command(*number, Command::Digest(group));
             assert!(matches!(digest, Ok(CommandReply::Digest(_))), "{digest:?}");
-            assert_eq!(digest, first, "node {number}'s replica of {group} differs");
-            assert_eq!(state.epoch, states[0].epoch);
-            assert_eq!(state.holder, states[0].holder);
-            assert_eq!(state.allocated_blocks, states[0].allocated_blocks);
+            assert_eq!(digest, first, "[equal] node {number}'s replica of {group} differs");
+            assert_eq!(state.epoch, states[0].epoch, "[equal] the epoch at node {number}");
+            assert_eq!(state.holder, states[0].holder, "[equal] the holder at node {number}");
+            let (own, first) = (state.allocated_blocks, states[0].allocated_blocks);
+            assert_eq!(own, first, "[equal] the blocks allocated at node {number}");
         }
     }
 

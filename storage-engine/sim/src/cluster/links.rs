@@ -4,8 +4,9 @@ use cairn_api::ids::DiskId;
 use cairn_core::event::Event;
 use cairn_format::peer::PeerMessage;
 
-use super::{Cluster, Happening, MICROSECOND, MILLISECOND, SECOND, disk_id};
-use crate::wire;
+use super::{Cluster, Happening, MICROSECOND, MILLISECOND, SECOND};
+use crate::network::Parcel;
+use crate::wire::{self, Packet};
 
 impl Cluster {
     pub(super) fn send(&mut self, from: usize, to: DiskId, message: &PeerMessage) {
@@ -38,7 +39,7 @@ impl Cluster {
             self.deliver(
                 from,
                 Event::PeerDrained {
-                    to: disk_id(to),
+                    to: self.nodes[to].config.disk,
                     bytes: drained,
                 },
             );
@@ -72,16 +73,21 @@ impl Cluster {
         if link.generation != generation || link.is_blocked {
             return;
         }
-        if let Some(parcel) = link.receive(now) {
-            let messages = wire::decode(&parcel.bytes);
-            self.deliver(
-                to,
-                Event::Peer {
-                    from: disk_id(from),
-                    messages,
-                },
-            );
-            self.pump(from, to);
+        let arrived: Vec<Parcel> = std::iter::from_fn(|| link.receive(now)).collect();
+        if arrived.is_empty() {
+            return;
+        }
+        for parcel in arrived {
+            self.receive(from, to, &parcel.packet);
+        }
+        self.pump(from, to);
+    }
+
+    pub(super) fn receive(&mut self, from: usize, to: usize, packet: &Packet) {
+        if self.nodes[to].is_running() {
+            let messages = wire::decode(packet);
+            let from = self.nodes[from].config.disk;
+            self.deliver(to, Event::Peer { from, messages });
         }
     }
 
@@ -89,11 +95,9 @@ impl Cluster {
         let Some(link) = self.links.get(&(from, to)) else {
             return;
         };
+        // Everything that has arrived meanwhile is taken at once; what is still under way has its own arrival planned.
         let generation = link.generation;
-        // More than there can be parcels in a socket of this size matters little: an arrival without a parcel is nothing.
-        for i in 0..512 {
-            self.plan(self.now + i * MICROSECOND, Happening::Arrival { from, to, generation });
-        }
+        self.plan(self.now + MICROSECOND, Happening::Arrival { from, to, generation });
     }
 
     pub(super) fn plan_dial(&mut self, from: usize, to: usize) {
@@ -114,7 +118,7 @@ impl Cluster {
             return;
         }
         link.is_up = true;
-        self.deliver(from, Event::PeerUp(disk_id(to)));
+        self.deliver(from, Event::PeerUp(self.nodes[to].config.disk));
     }
 
     pub fn break_link(&mut self, from: usize, to: usize) {
@@ -135,15 +139,15 @@ impl Cluster {
                     from,
                     to,
                     life,
-                    bytes: parcel.bytes,
+                    packet: parcel.packet,
                 },
             );
         }
         let drained = Event::PeerDrained {
-            to: disk_id(to),
+            to: self.nodes[to].config.disk,
             bytes: dropped,
         };
-        let down = Event::PeerDown(disk_id(to));
+        let down = Event::PeerDown(self.nodes[to].config.disk);
         if self.rng.chance(50) {
             self.deliver(from, drained);
             self.deliver(from, down);
@@ -157,9 +161,23 @@ impl Cluster {
     /// Parcels of broken connections that are still to come.
     pub fn late_parcels(&self) -> usize {
         self.agenda
-            .values()
-            .filter(|happening| matches!(happening, Happening::Late { .. }))
+            .iter()
+            .filter(|planned| matches!(planned.happening, Happening::Late { .. }))
             .count()
+    }
+
+    /// Everything that `from` sends to `to` takes so much longer from here on; `None` for no longer.
+    pub fn clog(&mut self, from: usize, to: usize, clog: Option<(u64, u64)>) {
+        if let Some(link) = self.links.get_mut(&(from, to)) {
+            link.clog = clog;
+        }
+    }
+
+    /// Whether either direction between two nodes is clogged.
+    pub fn is_clogged(&self, one: usize, other: usize) -> bool {
+        [(one, other), (other, one)]
+            .iter()
+            .any(|pair| self.links.get(pair).is_some_and(|link| link.clog.is_some()))
     }
 
     /// Stops what `from` sends to `to`, in this direction only.
@@ -209,7 +227,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn number_of(&self, disk: DiskId) -> usize {
+    pub(crate) fn number_of(&self, disk: DiskId) -> usize {
         self.nodes
             .iter()
             .position(|node| node.config.disk == disk)

@@ -7,20 +7,23 @@
 mod control;
 mod links;
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use cairn_api::ids::{ClusterId, DiskId, NodeId};
+use cairn_api::block::Tag;
+use cairn_api::ids::{ClusterId, DiskId, GroupId, NodeId};
 use cairn_core::Core;
 use cairn_core::config::{CoreConfig, Limits, Timing};
-use cairn_core::event::{DiskFault, Effect, Event, IoId};
+use cairn_core::event::{DeviceId, DiskFault, Effect, Event, IoId};
+use cairn_format::peer::{PeerMessage, RaftKind};
 use cairn_format::superblock::Geometry;
 
 use crate::disk::SimDisk;
 use crate::network::Link;
 use crate::node::{Clock, Node};
 use crate::trace::Trace;
-use crate::wire;
+use crate::wire::Packet;
 use cairn_history::rng::Rng;
 
 pub use control::read_bytes;
@@ -97,7 +100,7 @@ enum Happening {
         from: usize,
         to: usize,
         life: u64,
-        bytes: Vec<u8>,
+        packet: Packet,
     },
     /// `from` tries to connect to `to`.
     Dial {
@@ -112,6 +115,54 @@ enum Happening {
     },
 }
 
+/// Something planned; what was planned first comes first among what is due at one time.
+struct Planned {
+    at: u64,
+    number: u64,
+    happening: Happening,
+}
+
+impl Planned {
+    const fn key(&self) -> Reverse<(u64, u64)> {
+        Reverse((self.at, self.number))
+    }
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// Something that a run may act upon.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// A request has a reply, which nobody has taken yet.
+    Replied { node: usize, device: DeviceId, tag: Tag },
+    /// A core has given its disk up, and its process has ended.
+    DiskFailed { node: usize, life: u64, why: String },
+    /// A core serves.
+    Recovered { node: usize },
+    /// A node has granted its vote.
+    Voted { voter: usize, candidate: usize },
+    /// A leader has sent entries to a follower.
+    Appended { leader: usize, group: GroupId },
+}
+
 pub struct Cluster {
     pub setup: Setup,
     pub now: u64,
@@ -119,9 +170,13 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     pub trace: Trace,
     links: BTreeMap<(usize, usize), Link>,
-    agenda: BTreeMap<(u64, u64), Happening>,
+    agenda: BinaryHeap<Planned>,
     agenda_last: u64,
     names_last: u64,
+    /// What a run wants to know at once; filled only if [`Self::takes_notice`].
+    pub notices: Vec<Notice>,
+    pub takes_notice: bool,
+    effects: Vec<Effect>,
 }
 
 impl Cluster {
@@ -132,6 +187,7 @@ impl Cluster {
         for number in 0..setup.nodes {
             let clock = Clock {
                 offset: rng.below(1_000 * SECOND),
+                since: 0,
                 drift_ppm: i64::try_from(rng.between(0, 2 * setup.drift_ppm_max)).unwrap()
                     - i64::try_from(setup.drift_ppm_max).unwrap(),
             };
@@ -153,9 +209,12 @@ impl Cluster {
             nodes,
             trace: Trace::default(),
             links: BTreeMap::new(),
-            agenda: BTreeMap::new(),
+            agenda: BinaryHeap::new(),
             agenda_last: 0,
             names_last: 0,
+            notices: Vec::new(),
+            takes_notice: false,
+            effects: Vec::new(),
         };
         for from in 0..cluster.nodes.len() {
             for to in 0..cluster.nodes.len() {
@@ -172,7 +231,11 @@ impl Cluster {
 
     fn plan(&mut self, at: u64, happening: Happening) {
         self.agenda_last += 1;
-        self.agenda.insert((at.max(self.now), self.agenda_last), happening);
+        self.agenda.push(Planned {
+            at: at.max(self.now),
+            number: self.agenda_last,
+            happening,
+        });
     }
 
     /// Starts the process of a node that does not run.
@@ -187,7 +250,7 @@ impl Cluster {
         let mut effects = Vec::new();
         core.start(node.clock.read(now), &mut effects);
         node.core = Some(core);
-        self.carry_out(number, effects);
+        self.carry_out(number, &mut effects);
         self.arm_timer(number);
         for other in (0..self.nodes.len()).filter(|other| *other != number) {
             self.plan_dial(number, other);
@@ -201,6 +264,19 @@ impl Cluster {
         let node = &mut self.nodes[number];
         node.forget();
         node.disk.crash(&mut self.rng);
+        self.break_links(number);
+    }
+
+    /// The process of a node is killed; what it had given to the disk gets there.
+    pub fn kill(&mut self, number: usize) {
+        assert!(self.nodes[number].is_running(), "node {number} does not run");
+        let node = &mut self.nodes[number];
+        node.forget();
+        node.disk.complete_all(&mut self.rng);
+        self.break_links(number);
+    }
+
+    fn break_links(&mut self, number: usize) {
         for other in (0..self.nodes.len()).filter(|other| *other != number) {
             // What the dead node had sent may still arrive; what was on its way to it is gone.
             self.break_link(number, other);
@@ -245,12 +321,13 @@ impl Cluster {
         let node = &mut self.nodes[number];
         let Some(core) = node.core.as_mut() else { return };
         let time = node.clock.read(now);
-        let mut effects = Vec::new();
-        for event in std::mem::take(&mut node.inbox) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for event in node.inbox.drain(..) {
             core.handle(time, event, &mut effects);
         }
         core.poll(time, &mut effects);
-        self.carry_out(number, effects);
+        self.carry_out(number, &mut effects);
+        self.effects = effects;
         self.arm_timer(number);
     }
 
@@ -270,12 +347,9 @@ impl Cluster {
         }
     }
 
-    fn carry_out(&mut self, number: usize, effects: Vec<Effect>) {
-        for effect in effects {
+    fn carry_out(&mut self, number: usize, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
             self.trace.add(self.now, number, &effect);
-            if std::env::var_os("CAIRN_TRACE").is_some() {
-                eprintln!("{:>14} node {number}: {}", self.now, crate::trace::brief(&effect));
-            }
             self.carry_out_one(number, effect);
         }
     }
@@ -283,9 +357,12 @@ impl Cluster {
     fn carry_out_one(&mut self, number: usize, effect: Effect) {
         let life = self.nodes[number].life;
         match effect {
-            Effect::Send { to, message } => self.send(number, to, &message),
+            Effect::Send { to, message } => {
+                self.watch(number, to, &message);
+                self.send(number, to, &message);
+            }
             Effect::Write { io, offset, buffers } => {
-                self.nodes[number].disk.submit(io, offset, &buffers);
+                self.nodes[number].disk.submit(io, offset, buffers);
                 let (from, to) = self.nodes[number].write_latency.unwrap_or(self.setup.write_latency);
                 let latency = self.rng.between(from, to);
                 self.plan(self.now + latency, Happening::Written { node: number, life, io });
@@ -306,6 +383,11 @@ impl Cluster {
             Effect::DeviceReply { device, tag, result } => {
                 let previous = self.nodes[number].replies.insert((device, tag), result);
                 assert!(previous.is_none(), "two replies to {tag:?} of {device:?}");
+                self.notice(Notice::Replied {
+                    node: number,
+                    device,
+                    tag,
+                });
             }
             Effect::CommandReply { id, result } => {
                 let previous = self.nodes[number].command_replies.insert(id, result);
@@ -315,12 +397,9 @@ impl Cluster {
             Effect::Recovered(summary) => {
                 assert!(self.nodes[number].recovered.is_none(), "recovered twice");
                 self.nodes[number].recovered = Some(summary);
+                self.notice(Notice::Recovered { node: number });
             }
-            Effect::DiskFailed(why) => {
-                self.nodes[number].failure = Some(why);
-                self.nodes[number].forget();
-                self.nodes[number].disk.crash(&mut self.rng);
-            }
+            Effect::DiskFailed(why) => self.on_disk_failed(number, why),
             Effect::LeaderChanged {
                 group,
                 leader,
@@ -332,9 +411,49 @@ impl Cluster {
         }
     }
 
+    /// The core gives its disk up: its process ends, and what was in flight may be torn.
+    fn on_disk_failed(&mut self, number: usize, why: String) {
+        let node = &mut self.nodes[number];
+        let life = node.life;
+        node.failure = Some(why.clone());
+        node.forget();
+        node.disk.crash(&mut self.rng);
+        self.break_links(number);
+        self.notice(Notice::DiskFailed {
+            node: number,
+            life,
+            why,
+        });
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        if self.takes_notice {
+            self.notices.push(notice);
+        }
+    }
+
+    /// Takes notice of what faults may wait for.
+    fn watch(&mut self, number: usize, to: DiskId, message: &PeerMessage) {
+        let PeerMessage::Raft(raft) = message else { return };
+        match raft.kind {
+            RaftKind::RequestVoteResponse if !raft.reject => {
+                let candidate = self.number_of(to);
+                self.notice(Notice::Voted {
+                    voter: number,
+                    candidate,
+                });
+            }
+            RaftKind::Append if !raft.entries.is_empty() => self.notice(Notice::Appended {
+                leader: number,
+                group: raft.group,
+            }),
+            _ => {}
+        }
+    }
+
     /// Does the next thing. False if nothing is left to do.
     pub fn step(&mut self) -> bool {
-        let Some(((at, _), happening)) = self.agenda.pop_first() else {
+        let Some(Planned { at, happening, .. }) = self.agenda.pop() else {
             return false;
         };
         assert!(at >= self.now);
@@ -351,21 +470,14 @@ impl Cluster {
                 length,
             } => {
                 if self.nodes[node].life == life {
-                    let result = self.nodes[node].disk.read(offset, length);
+                    let result = self.nodes[node].disk.try_read(offset, length, &mut self.rng);
                     self.deliver(node, Event::Read { io, result });
                 }
             }
             Happening::Arrival { from, to, generation } => self.arrive(from, to, generation),
-            Happening::Late { from, to, life, bytes } => {
+            Happening::Late { from, to, life, packet } => {
                 if self.nodes[to].life == life {
-                    let messages = wire::decode(&bytes);
-                    self.deliver(
-                        to,
-                        Event::Peer {
-                            from: disk_id(from),
-                            messages,
-                        },
-                    );
+                    self.receive(from, to, &packet);
                 }
             }
             Happening::Dial { from, to } => self.dial(from, to),
@@ -412,7 +524,12 @@ impl Cluster {
         if self.nodes[number].life != life {
             return;
         }
-        let result: Option<Result<(), DiskFault>> = self.nodes[number].disk.complete(io);
+        if self.nodes[number].stalled_until > self.now {
+            let at = self.nodes[number].stalled_until;
+            self.plan(at, Happening::Written { node: number, life, io });
+            return;
+        }
+        let result: Option<Result<(), DiskFault>> = self.nodes[number].disk.complete(io, &mut self.rng);
         if let Some(result) = result {
             self.deliver(number, Event::Written { io, result });
         }
@@ -421,17 +538,33 @@ impl Cluster {
     /// Lets time pass.
     pub fn run(&mut self, duration: Duration) {
         let end = self.now + u64::try_from(duration.as_nanos()).unwrap();
-        while self.agenda.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
+        while self.next_at().is_some_and(|at| at <= end) {
             self.step();
         }
         self.now = end;
+    }
+
+    /// Time passes without anything happening.
+    pub fn advance_to(&mut self, at: u64) {
+        assert!(self.next_at().is_none_or(|next| next >= at), "something happens before");
+        self.now = self.now.max(at);
+    }
+
+    /// When the next thing happens.
+    pub fn next_at(&self) -> Option<u64> {
+        self.agenda.peek().map(|planned| planned.at)
+    }
+
+    /// How many things are planned.
+    pub fn agenda_length(&self) -> usize {
+        self.agenda.len()
     }
 
     /// Lets time pass until something holds; false if it does not within `limit`.
     pub fn run_until(&mut self, limit: Duration, mut holds: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now + u64::try_from(limit.as_nanos()).unwrap();
         while !holds(self) {
-            if self.agenda.first_key_value().is_none_or(|((at, _), _)| *at > end) {
+            if self.next_at().is_none_or(|at| at > end) {
                 return false;
             }
             self.step();

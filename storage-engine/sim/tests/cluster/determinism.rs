@@ -7,7 +7,7 @@ use cairn_api::ids::GroupId;
 use cairn_sim::cluster::{Cluster, MILLISECOND, SECOND, Setup};
 use cairn_sim::workload::Workload;
 
-fn traced(seed: u64) -> (u32, u64) {
+fn traced(seed: u64) -> (u64, u64) {
     let mut cluster = Cluster::new(Setup::new(seed));
     let spec = cluster.spec(GroupId(2), 500, 3);
     cluster.create(&spec);

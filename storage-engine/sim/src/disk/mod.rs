@@ -1,0 +1,279 @@
+//! A simulated disk: what was written and completed is durable; a power cut keeps any subset of the 512-byte sectors of
+//! what was in flight.
+//!
+//! # What it does when told to
+//! - **Write errors**: the next write fails, and any subset of its sectors is on the media, as after a power cut.
+//! - **Read errors**: reads fail, some or all, for as long as they are asked to; a sector that cannot be read fails every
+//!   read that touches it until it is written again.
+//! - **Bit rot**: a bit of what is stored changes.
+//! - **Lies**: a write is acknowledged, and is nowhere (phantom) or somewhere else (misdirected).
+//!
+//! # What a fault may not be
+//! Nothing here tears below 512 bytes or reorders what was acknowledged one after the other: a completed write (the engine
+//! writes with `RWF_DSYNC`) stays, unless the disk is told to lie.
+//!
+//! Pages are kept as slices of the buffers that were written: storing a write copies nothing.
+
+mod stamps;
+
+use bytes::Bytes;
+use cairn_core::event::{DiskFault, IoId};
+
+use cairn_history::content::{self, SECTOR};
+use cairn_history::rng::Rng;
+
+use self::stamps::Stamps;
+
+const PAGE: usize = 4096;
+
+#[derive(Clone)]
+struct Flight {
+    io: IoId,
+    offset: u64,
+    length: u64,
+    buffers: Vec<Bytes>,
+}
+
+impl Flight {
+    const fn end(&self) -> u64 {
+        self.offset + self.length
+    }
+
+    /// Its pages, each with its place.
+    fn pages(&self) -> impl Iterator<Item = (u64, Bytes)> + '_ {
+        let pages = self
+            .buffers
+            .iter()
+            .flat_map(|buffer| (0..buffer.len()).step_by(PAGE).map(|at| buffer.slice(at..at + PAGE)));
+        (self.offset / PAGE as u64..).zip(pages)
+    }
+}
+
+/// What becomes of a write that is acknowledged and not done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lie {
+    /// It is nowhere.
+    Phantom,
+    /// It is so many pages further on, or further back.
+    Misdirected(i64),
+}
+
+#[derive(Clone)]
+pub struct SimDisk {
+    size_bytes: u64,
+    pages: Vec<Option<Bytes>>,
+    in_flight: Vec<Flight>,
+    /// The stamps of all sectors that ever became durable: to check acknowledgements against.
+    durable_stamps: Stamps,
+    /// Pages that cannot be read until they are written.
+    unreadable: Vec<u64>,
+    pub bytes_written: u64,
+    /// Every operation fails from now on.
+    pub failed: bool,
+    /// The next write fails.
+    pub fail_next_write: bool,
+    /// The next write is a lie.
+    pub lie_next: Option<Lie>,
+    /// Reads that fail, in percent.
+    pub read_errors_percent: u64,
+    /// A read has failed since this was last cleared.
+    pub has_failed_a_read: bool,
+}
+
+impl SimDisk {
+    pub fn new(size_bytes: u64) -> Self {
+        assert_eq!(size_bytes % PAGE as u64, 0);
+        let pages = usize::try_from(size_bytes / PAGE as u64).unwrap();
+        Self {
+            size_bytes,
+            pages: vec![None; pages],
+            in_flight: Vec::new(),
+            durable_stamps: Stamps::default(),
+            unreadable: Vec::new(),
+            bytes_written: 0,
+            failed: false,
+            fail_next_write: false,
+            lie_next: None,
+            read_errors_percent: 0,
+            has_failed_a_read: false,
+        }
+    }
+
+    /// Takes a write; it becomes durable in [`Self::complete`].
+    pub fn submit(&mut self, io: IoId, offset: u64, buffers: Vec<Bytes>) {
+        assert_eq!(offset % PAGE as u64, 0, "{io:?} is not aligned");
+        assert!(!buffers.is_empty(), "{io:?} writes nothing");
+        let mut length = 0;
+        for buffer in &buffers {
+            let is_whole = !buffer.is_empty() && buffer.len().is_multiple_of(PAGE);
+            assert!(is_whole, "{io:?}: a buffer of {} bytes", buffer.len());
+            length += buffer.len() as u64;
+        }
+        let flight = Flight {
+            io,
+            offset,
+            length,
+            buffers,
+        };
+        let size = self.size_bytes;
+        assert!(flight.end() <= size, "{io:?} writes up to {} of {size}", flight.end());
+        for other in &self.in_flight {
+            assert_ne!(other.io, io, "{io:?} is used twice");
+            let apart = flight.end() <= other.offset || offset >= other.end();
+            assert!(apart, "{io:?} at {offset} overlaps {:?}, which is in flight", other.io);
+        }
+        self.in_flight.push(flight);
+    }
+
+    /// Writes that have not ended.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// A write has ended. `None` if a power cut took it.
+    pub fn complete(&mut self, io: IoId, rng: &mut Rng) -> Option<Result<(), DiskFault>> {
+        let place = self.in_flight.iter().position(|flight| flight.io == io)?;
+        let flight = self.in_flight.remove(place);
+        if self.failed || std::mem::take(&mut self.fail_next_write) {
+            self.tear(&flight, rng);
+            return Some(Err(DiskFault::Os("simulated write error".to_owned())));
+        }
+        self.bytes_written += flight.length;
+        let shift = match self.lie_next.take() {
+            None => 0,
+            Some(Lie::Phantom) => return Some(Ok(())),
+            Some(Lie::Misdirected(shift)) => shift,
+        };
+        for (page, bytes) in flight.pages() {
+            let target = page.checked_add_signed(shift).filter(|page| self.slot(*page).is_some());
+            if let Some(target) = target {
+                self.store(target, bytes);
+            }
+        }
+        Some(Ok(()))
+    }
+
+    /// Everything in flight ends well.
+    pub fn complete_all(&mut self, rng: &mut Rng) {
+        for flight in self.in_flight.clone() {
+            self.complete(flight.io, rng);
+        }
+    }
+
+    fn slot(&self, page: u64) -> Option<&Option<Bytes>> {
+        self.pages.get(usize::try_from(page).ok()?)
+    }
+
+    fn store(&mut self, page: u64, bytes: Bytes) {
+        for sector in bytes.chunks(SECTOR) {
+            if let Some(stamp) = content::stamp_of(sector) {
+                self.durable_stamps.insert(stamp);
+            }
+        }
+        self.unreadable.retain(|unreadable| *unreadable != page);
+        self.pages[usize::try_from(page).unwrap()] = Some(bytes);
+    }
+
+    pub fn read(&self, offset: u64, length: u32) -> Result<Bytes, DiskFault> {
+        let is_aligned = offset.is_multiple_of(PAGE as u64) && (length as usize).is_multiple_of(PAGE);
+        assert!(is_aligned && length > 0, "a read that is not aligned");
+        if self.failed {
+            return Err(DiskFault::Os("simulated failure".to_owned()));
+        }
+        let end = offset + u64::from(length);
+        if end > self.size_bytes {
+            let done = self.size_bytes.saturating_sub(offset);
+            return Err(DiskFault::Short {
+                done,
+                asked: u64::from(length),
+            });
+        }
+        let pages = offset / PAGE as u64..end / PAGE as u64;
+        if self.unreadable.iter().any(|page| pages.contains(page)) {
+            return Err(DiskFault::Os("simulated unreadable sector".to_owned()));
+        }
+        let pages = usize::try_from(pages.start).unwrap()..usize::try_from(pages.end).unwrap();
+        if let [Some(page)] = &self.pages[pages.clone()] {
+            return Ok(page.clone());
+        }
+        let mut data = Vec::with_capacity(length as usize);
+        for page in &self.pages[pages] {
+            match page {
+                Some(page) => data.extend_from_slice(page),
+                None => data.resize(data.len() + PAGE, 0),
+            }
+        }
+        Ok(Bytes::from(data))
+    }
+
+    /// [`Self::read`], which may meet a read error.
+    pub fn try_read(&mut self, offset: u64, length: u32, rng: &mut Rng) -> Result<Bytes, DiskFault> {
+        if self.read_errors_percent > 0 && rng.chance(self.read_errors_percent) {
+            self.has_failed_a_read = true;
+            return Err(DiskFault::Os("simulated read error".to_owned()));
+        }
+        self.read(offset, length)
+    }
+
+    /// The power fails: of each write in flight nothing, all, a prefix or any subset of its sectors stays.
+    pub fn crash(&mut self, rng: &mut Rng) {
+        for flight in std::mem::take(&mut self.in_flight) {
+            self.tear(&flight, rng);
+        }
+    }
+
+    fn tear(&mut self, flight: &Flight, rng: &mut Rng) {
+        let sectors = flight.length / SECTOR as u64;
+        let prefix = rng.below(sectors + 1);
+        let mode = rng.below(4);
+        for (place, (page, new)) in (0..).zip(flight.pages()) {
+            let first = place * (PAGE / SECTOR) as u64;
+            let mut torn = None;
+            for (i, sector) in (first..).zip(new.chunks(SECTOR)) {
+                let kept = match mode {
+                    0 => false,
+                    1 => true,
+                    2 => i < prefix,
+                    _ => rng.chance(50),
+                };
+                if kept {
+                    let page = torn.get_or_insert_with(|| self.copy_of(page));
+                    let start = usize::try_from(i - first).unwrap() * SECTOR;
+                    page[start..start + SECTOR].copy_from_slice(sector);
+                }
+            }
+            if let Some(torn) = torn {
+                self.store(page, Bytes::from(torn));
+            }
+        }
+    }
+
+    fn copy_of(&self, page: u64) -> Vec<u8> {
+        match self.slot(page) {
+            Some(Some(bytes)) => bytes.to_vec(),
+            _ => vec![0; PAGE],
+        }
+    }
+
+    /// Flips a bit of the block at `offset`, if it was ever written.
+    pub fn rot(&mut self, offset: u64) -> bool {
+        let page = offset / PAGE as u64;
+        if !matches!(self.slot(page), Some(Some(_))) {
+            return false;
+        }
+        let mut bytes = self.copy_of(page);
+        bytes[77] ^= 0x10;
+        self.pages[usize::try_from(page).unwrap()] = Some(Bytes::from(bytes));
+        true
+    }
+
+    /// Makes the block at `offset` unreadable until it is written.
+    pub fn spoil(&mut self, offset: u64) {
+        self.unreadable.push(offset / PAGE as u64);
+    }
+
+    /// Whether a sector with this stamp ever became durable.
+    pub fn has_stamp(&self, stamp: u64) -> bool {
+        self.durable_stamps.contains(stamp)
+    }
+}

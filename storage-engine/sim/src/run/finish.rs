@@ -1,0 +1,295 @@
+//! The end of a run: a majority heals and must serve, then everything heals and must be as the history says.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cairn_api::block::BlockError;
+use cairn_api::ids::GroupId;
+use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE, Lba};
+use cairn_core::Core;
+use cairn_core::event::{Command, CommandReply, GroupSpec};
+use cairn_core::map::Run as MapRun;
+use cairn_history::content::{self, SECTOR};
+
+use crate::cluster::SECOND;
+use crate::node::Node;
+
+use super::Run;
+
+/// How long after a majority has healed every volume must have served a write and a read.
+///
+/// The parts of it, each at its worst: a restarted replica grants no vote for an election time-out (1 s); an election may
+/// fail by a split vote a few times (1.5 s each); a holder that is gone is waited for (5 s) and its successor may be
+/// refused once (1 s); requests to a member that is gone are given up after 2 s.
+pub(super) const SERVES_WITHIN: Duration = Duration::from_secs(20);
+/// How long after everything has healed whatever was asked for must have ended.
+const ENDS_WITHIN: Duration = Duration::from_secs(40);
+
+impl Run<'_> {
+    /// The nodes that heal: in the scenario's order, until every volume has a majority among them.
+    fn majority(&self) -> Vec<usize> {
+        let mut chosen = Vec::new();
+        for node in &self.scenario.heal_order {
+            let is_enough = self.scenario.volumes.iter().all(|volume| {
+                let healed = volume.members.iter().filter(|member| chosen.contains(*member));
+                healed.count() > volume.members.len() / 2
+            });
+            if is_enough {
+                break;
+            }
+            chosen.push(*node);
+        }
+        chosen
+    }
+
+    pub(super) fn heal_majority(&mut self) {
+        let healed = self.majority();
+        self.cluster.trace.say(
+            self.cluster.now,
+            format_args!("=== {healed:?} heal, everything else stays as it is"),
+        );
+        self.is_healing = true;
+        self.agenda.drop_faults();
+        (self.vote_ambush, self.leader_ambush) = (None, None);
+        for volume in 0..self.users.len() {
+            self.end_users(volume);
+        }
+        for node in 0..self.scenario.nodes {
+            if healed.contains(&node) {
+                self.heal_node(node);
+            } else if self.cluster.nodes[node].paused_until > self.cluster.now {
+                self.cluster.pause(node, 3600 * SECOND);
+            }
+        }
+        for from in &healed {
+            for to in healed.iter().filter(|to| *to != from) {
+                self.heal_link(*from, *to);
+            }
+        }
+        self.settle_others(&healed);
+        let began = self.cluster.now;
+        self.serve(&healed);
+        self.served_after_ns = self.cluster.now - began;
+    }
+
+    /// A node that stays outside, and hears or reaches only some of those that healed, is cut off from all of them.
+    ///
+    /// With such a node in the lead, one of the majority could be served by nobody: it neither hears the leader nor is
+    /// elected, because the others do hear it.
+    fn settle_others(&mut self, healed: &[usize]) {
+        let outside = (0..self.scenario.nodes).filter(|node| !healed.contains(node));
+        for node in outside {
+            let is_hampered = healed.iter().any(|other| {
+                let links = [(node, *other), (*other, node)];
+                links.iter().any(|link| self.cuts.contains_key(link)) || self.cluster.is_clogged(node, *other)
+            });
+            if is_hampered {
+                healed.iter().for_each(|other| {
+                    self.cluster.block(node, *other);
+                    self.cluster.block(*other, node);
+                });
+            }
+        }
+    }
+
+    fn end_users(&mut self, volume: usize) {
+        let users = &mut self.users[volume];
+        users.is_over = true;
+        users.calm();
+        for client in (0..users.load.clients.len()).rev() {
+            users.load.close(&mut self.cluster, client);
+        }
+        users.slots.iter_mut().for_each(|slot| slot.device = None);
+    }
+
+    fn heal_node(&mut self, node: usize) {
+        let now = self.cluster.now;
+        let state = &mut self.cluster.nodes[node];
+        state.write_latency = None;
+        state.stalled_until = now;
+        state.disk.read_errors_percent = 0;
+        state.disk.fail_next_write = false;
+        self.failing.remove(&node);
+        if self.draining.remove(&node) && self.cluster.nodes[node].is_running() {
+            // What hands over is about to be restarted; it never leads again before.
+            let life = self.cluster.nodes[node].life;
+            self.cluster.kill(node);
+            self.bury(node, life);
+        }
+        if self.cluster.nodes[node].is_running() {
+            self.cluster.resume(node);
+        } else {
+            self.start(node);
+        }
+    }
+
+    fn heal_link(&mut self, from: usize, to: usize) {
+        self.cuts.remove(&(from, to));
+        self.cluster.clog(from, to, None);
+        self.cluster.unblock(from, to);
+    }
+
+    /// Every volume must serve a write and a read through a node that has healed.
+    fn serve(&mut self, healed: &[usize]) {
+        let end = self.cluster.now + u64::try_from(SERVES_WITHIN.as_nanos()).unwrap();
+        for volume in 0..self.users.len() {
+            let node = healed[self.rng.pick(healed.len())];
+            let mut attempts = 0;
+            loop {
+                let left = Duration::from_nanos(end.saturating_sub(self.cluster.now));
+                assert!(
+                    !left.is_zero(),
+                    "[liveness] volume {volume} does not serve through node {node} within {SERVES_WITHIN:?} of the \
+                     healing of {healed:?}, after {attempts} refusals"
+                );
+                attempts += 1;
+                if self.serves(volume, node, left) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Opens the volume, writes and reads a little, and closes it; false if it was refused.
+    fn serves(&mut self, volume: usize, node: usize, limit: Duration) -> bool {
+        let ready = self.run_until(limit, |run| run.cluster.nodes[node].recovered.is_some());
+        assert!(ready, "[liveness] node {node} does not recover within {limit:?}");
+        let users = &mut self.users[volume];
+        users.load.open(&mut self.cluster, node);
+        let Some(client) = users.load.clients.last() else {
+            return false;
+        };
+        let device = client.device;
+        self.devices.insert(device, volume);
+        users.load.submit_probe(&mut self.cluster);
+        let done = self.run_until(limit, |run| {
+            run.users[volume]
+                .load
+                .clients
+                .iter()
+                .all(|client| client.under_way() == 0)
+        });
+        let users = &mut self.users[volume];
+        let stuck: Vec<String> = users.load.clients.iter().flat_map(|client| client.describe()).collect();
+        assert!(
+            done,
+            "[liveness] volume {volume} does not serve through node {node} within {SERVES_WITHIN:?} of the healing of a \
+             majority: {stuck:?}"
+        );
+        let is_refused = users.load.clients.last().is_some_and(|client| {
+            matches!(
+                client.refused,
+                Some(BlockError::Busy { .. } | BlockError::Fenced { .. })
+            )
+        });
+        let last = users.load.clients.len() - 1;
+        users.load.close(&mut self.cluster, last);
+        !is_refused
+    }
+
+    pub(super) fn heal_all(&mut self) {
+        self.cluster
+            .trace
+            .say(self.cluster.now, format_args!("=== everything heals"));
+        self.cuts.clear();
+        for from in 0..self.scenario.nodes {
+            self.heal_node(from);
+            for to in (0..self.scenario.nodes).filter(|to| *to != from) {
+                self.heal_link(from, to);
+            }
+        }
+        let recovered = self.run_until(ENDS_WITHIN, |run| {
+            run.cluster.nodes.iter().all(|node| node.recovered.is_some())
+        });
+        assert!(recovered, "[stuck] a node does not recover within {ENDS_WITHIN:?}");
+        // What closed clients had asked for goes on in the gateways, and comes to an end.
+        let operations = |run: &Self| -> Vec<usize> {
+            let load = |node: &Node| node.core.as_ref().and_then(Core::load).unwrap_or_default();
+            run.cluster.nodes.iter().map(|node| load(node).operations).collect()
+        };
+        let ended = self.run_until(ENDS_WITHIN, |run| operations(run).iter().all(|count| *count == 0));
+        assert!(
+            ended,
+            "[stuck] gateways have operations under way {ENDS_WITHIN:?} after everything has healed: {:?}",
+            operations(self)
+        );
+    }
+
+    /// Everything is as the history says, on every replica, now and after a restart.
+    pub(super) fn verify(&mut self) {
+        let before = self.compare();
+        for node in 0..self.scenario.nodes {
+            let life = self.cluster.nodes[node].life;
+            self.cluster.crash(node);
+            self.bury(node, life);
+        }
+        for node in 0..self.scenario.nodes {
+            self.cluster.start(node);
+        }
+        self.cluster.settle_start();
+        self.heed();
+        let after = self.compare();
+        assert_eq!(
+            before, after,
+            "[replay] what fresh cores made of the disks differs from what was there"
+        );
+    }
+
+    /// Waits until the replicas of every volume are level, and compares them; gives their digests.
+    fn compare(&mut self) -> BTreeMap<GroupId, u32> {
+        let mut digests = BTreeMap::new();
+        for volume in 0..self.users.len() {
+            let spec = self.users[volume].load.spec.clone();
+            self.cluster.quiesce(&spec);
+            self.heed();
+            for member in &spec.members {
+                let node = self.cluster.number_of(member.disk);
+                self.check_blocks(volume, node, &spec);
+                let digest = self.cluster.command(node, Command::Digest(spec.group));
+                if let Ok(CommandReply::Digest(digest)) = digest {
+                    digests.insert(spec.group, digest);
+                }
+            }
+        }
+        digests
+    }
+
+    /// Every block of a replica, read from the disk where the map says, has its checksum and holds what it may hold.
+    fn check_blocks(&self, volume: usize, node: usize, spec: &GroupSpec) {
+        let state = &self.cluster.nodes[node];
+        let history = &self.users[volume].load.history;
+        let Some(map) = state.core.as_ref().and_then(|core| core.map(spec.group)) else {
+            panic!("[equal] node {node} has no map of group {}", spec.group);
+        };
+        for run in map.runs(Lba(0), map.size_blocks()) {
+            let (lba, blocks) = (run.lba().0, run.blocks());
+            let MapRun::Data { block, crcs, .. } = run else {
+                let sectors = lba * BLOCK_BYTES / SECTOR as u64..(lba + blocks) * BLOCK_BYTES / SECTOR as u64;
+                for sector in sectors {
+                    check_sector(history, node, sector, 0);
+                }
+                continue;
+            };
+            for ((lba, at), crc) in (lba..).zip(block.0..).zip(crcs.iter()) {
+                let data = match state.disk.read(at * BLOCK_BYTES, BLOCK_SIZE) {
+                    Ok(data) => data,
+                    Err(fault) => panic!("[equal] node {node} cannot read block {lba}: {fault}"),
+                };
+                let found = crc32c::crc32c(&data);
+                assert_eq!(found, *crc, "[equal] block {lba} of node {node} fails its checksum");
+                let first = lba * BLOCK_BYTES / SECTOR as u64;
+                for (sector, bytes) in (first..).zip(data.chunks(SECTOR)) {
+                    check_sector(history, node, sector, content::check(bytes, sector));
+                }
+            }
+        }
+    }
+}
+
+fn check_sector(history: &cairn_history::register::History, node: usize, sector: u64, stamp: u64) {
+    assert!(
+        history.may_hold(sector, stamp),
+        "[history] at rest, sector {sector} of node {node} holds {stamp}, which it cannot:\n{}",
+        history.story_of(sector)
+    );
+}

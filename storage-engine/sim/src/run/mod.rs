@@ -1,0 +1,262 @@
+//! Carries out a scenario: a cluster, its users, the faults as they come, and the checks.
+//!
+//! # The course of a run
+//! 1. The volumes are made, and lead.
+//! 2. Clients read and write; faults come and go. Every reply is checked against what it can be.
+//! 3. A majority heals, and every other fault stays for good: the volumes must serve again within
+//!    [`finish::SERVES_WITHIN`].
+//! 4. Everything heals: whatever was asked for ends, the replicas become equal, block for block, and hold what the
+//!    history says; then all lose power, and what fresh cores make of the disks is the same again.
+
+mod agenda;
+mod bounds;
+mod finish;
+mod inject;
+mod users;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cairn_api::ids::GroupId;
+use cairn_core::event::DeviceId;
+use cairn_history::rng::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::check::{Violation, catching};
+use crate::cluster::{Cluster, MICROSECOND, MILLISECOND, Notice, Setup};
+use crate::scenario::{Kind, Scenario};
+
+use self::agenda::{Act, Agenda};
+use self::users::Users;
+
+/// Between two checks of the bounds.
+const BOUNDS_EVERY: u64 = 250 * MILLISECOND;
+
+/// What came of a run.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    pub seed: u64,
+    pub simulated_ns: u64,
+    /// Faults that took effect, by kind.
+    pub injected: BTreeMap<Kind, u64>,
+    /// Writes that were acknowledged.
+    pub acknowledged: u64,
+    /// Sectors that were read and checked.
+    pub checked: u64,
+    /// Requests that ended with an error that the faults explain.
+    pub refused: u64,
+    /// How long after a majority healed every volume had served.
+    pub served_after_ns: u64,
+    /// A digest of everything the cores did, and how many effects it is of.
+    pub trace: (u64, u64),
+    pub violation: Option<Violation>,
+}
+
+/// How a run is watched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Watch {
+    /// Print what happens.
+    pub is_printing: bool,
+}
+
+/// Carries out a scenario.
+pub fn run(scenario: &Scenario, watch: Watch) -> Outcome {
+    let mut run = None;
+    let result = catching(|| {
+        let run = run.insert(Run::new(scenario, watch));
+        run.go();
+    });
+    let mut outcome = run.map_or_else(Outcome::default, |run| run.outcome());
+    outcome.seed = scenario.seed;
+    outcome.violation = result.err();
+    outcome
+}
+
+pub(crate) struct Run<'a> {
+    scenario: &'a Scenario,
+    cluster: Cluster,
+    rng: Rng,
+    users: Vec<Users>,
+    /// The volume that each open device is of.
+    devices: BTreeMap<DeviceId, usize>,
+    agenda: Agenda,
+    /// How many faults cut each direction of each link.
+    cuts: BTreeMap<(usize, usize), u32>,
+    vote_ambush: Option<inject::VoteAmbush>,
+    leader_ambush: Option<inject::LeaderAmbush>,
+    /// Nodes whose next write was made to fail, and how long they stay down after it.
+    failing: BTreeMap<usize, u64>,
+    /// Nodes that hand over what they lead, and are to be restarted.
+    draining: BTreeSet<usize>,
+    /// Faults are over: what is down comes up only if it is to.
+    is_healing: bool,
+    injected: BTreeMap<Kind, u64>,
+    served_after_ns: u64,
+}
+
+fn setup_of(scenario: &Scenario) -> Setup {
+    let span = |(from, to): (u64, u64)| (from * MICROSECOND, to * MICROSECOND);
+    let mut setup = Setup {
+        nodes: scenario.nodes,
+        disk_bytes: scenario.disk_mib << 20,
+        segment_bytes: scenario.segment_mib << 20,
+        write_latency: span(scenario.write_latency_us),
+        read_latency: span(scenario.read_latency_us),
+        link_latency: span(scenario.link_latency_us),
+        drift_ppm_max: 0,
+        ..Setup::new(scenario.seed)
+    };
+    setup.limits.link_bytes_max = scenario.link_bytes_max;
+    setup.limits.headers_kept_max = scenario.headers_kept_max;
+    setup.limits.move_leadership = scenario.move_leadership;
+    setup
+}
+
+fn group_of(volume: usize) -> GroupId {
+    GroupId(GroupId::FIRST_VOLUME.get() + volume as u64)
+}
+
+impl<'a> Run<'a> {
+    fn new(scenario: &'a Scenario, watch: Watch) -> Self {
+        let mut cluster = Cluster::new(setup_of(scenario));
+        cluster.trace.is_printing |= watch.is_printing;
+        cluster.takes_notice = true;
+        for (node, ppm) in cluster.nodes.iter_mut().zip(&scenario.drift_ppm) {
+            node.clock.set_rate(0, *ppm);
+        }
+        Self {
+            scenario,
+            cluster,
+            rng: Rng::new(scenario.seed ^ 0x4E75_4E21),
+            users: Vec::new(),
+            devices: BTreeMap::new(),
+            agenda: Agenda::default(),
+            cuts: BTreeMap::new(),
+            vote_ambush: None,
+            leader_ambush: None,
+            failing: BTreeMap::new(),
+            draining: BTreeSet::new(),
+            is_healing: false,
+            injected: BTreeMap::new(),
+            served_after_ns: 0,
+        }
+    }
+
+    fn outcome(self) -> Outcome {
+        let sum = |what: fn(&Users) -> u64| self.users.iter().map(what).sum();
+        Outcome {
+            seed: self.scenario.seed,
+            simulated_ns: self.cluster.now,
+            acknowledged: sum(|users| users.load.history.acknowledged),
+            checked: sum(|users| users.load.history.checked),
+            refused: sum(|users| users.load.refusals),
+            served_after_ns: self.served_after_ns,
+            trace: self.cluster.trace.digest(),
+            injected: self.injected,
+            violation: None,
+        }
+    }
+
+    fn go(&mut self) {
+        for volume in 0..self.scenario.volumes.len() {
+            self.create(volume);
+        }
+        let start = self.cluster.now;
+        self.cluster.notices.clear();
+        for (place, planned) in self.scenario.faults.iter().enumerate() {
+            self.agenda.plan(start + planned.at_us * MICROSECOND, Act::Fault(place));
+        }
+        for volume in 0..self.users.len() {
+            self.begin_users(volume);
+        }
+        self.agenda.plan(start, Act::CheckBounds);
+        self.run_to(start + self.scenario.heal_at_us * MICROSECOND);
+        self.heal_majority();
+        self.heal_all();
+        self.verify();
+    }
+
+    fn create(&mut self, volume: usize) {
+        let plan = &self.scenario.volumes[volume];
+        let spec = self.cluster.spec_on(group_of(volume), plan.blocks, &plan.members);
+        self.cluster.create(&spec);
+        self.users.push(Users::new(self.scenario, volume, spec));
+    }
+
+    /// Lets everything happen up to `end`.
+    fn run_to(&mut self, end: u64) {
+        loop {
+            let cluster_at = self.cluster.next_at().unwrap_or(u64::MAX);
+            let act_at = self.agenda.next_at().unwrap_or(u64::MAX);
+            if cluster_at.min(act_at) > end {
+                break;
+            }
+            if cluster_at <= act_at {
+                self.cluster.step();
+            } else if let Some(act) = self.agenda.pop() {
+                self.cluster.advance_to(act_at);
+                self.act(act);
+            }
+            self.heed();
+        }
+        self.cluster.advance_to(end);
+    }
+
+    /// Lets everything happen until something holds; false if it does not within `limit`.
+    fn run_until(&mut self, limit: Duration, mut holds: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.cluster.now + u64::try_from(limit.as_nanos()).unwrap();
+        while !holds(self) {
+            if self.cluster.now >= end {
+                return false;
+            }
+            self.run_to((self.cluster.now + 2 * MILLISECOND).min(end));
+        }
+        true
+    }
+
+    /// Acts upon what the cluster has given notice of.
+    fn heed(&mut self) {
+        if self.cluster.notices.is_empty() {
+            return;
+        }
+        let mut notices = std::mem::take(&mut self.cluster.notices);
+        for notice in notices.drain(..) {
+            match notice {
+                Notice::Replied { node, device, tag } => self.on_reply(node, device, tag),
+                Notice::DiskFailed { node, life, why } => self.on_disk_failed(node, life, &why),
+                Notice::Recovered { .. } => {}
+                Notice::Voted { voter, candidate } => self.on_vote(voter, candidate),
+                Notice::Appended { leader, group } => self.on_append(leader, group),
+            }
+        }
+        if self.cluster.notices.is_empty() {
+            self.cluster.notices = notices;
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Fault(place) => self.inject(place),
+            Act::Submit { volume, slot, opening } => self.submit(volume, slot, opening),
+            Act::Reopen { volume, slot } => self.reopen(volume, slot),
+            Act::CloseStray { volume, device } => self.close_stray(volume, device),
+            Act::CheckBounds => {
+                self.check_bounds();
+                self.agenda.plan(self.cluster.now + BOUNDS_EVERY, Act::CheckBounds);
+            }
+            Act::Start(node) => self.start(node),
+            Act::Crash { node, life, down } => self.crash_life(node, life, down),
+            Act::Resume(node) => self.resume(node),
+            Act::Join(from, to) => self.join(from, to),
+            Act::Unclog(from, to) => self.cluster.clog(from, to, None),
+            Act::FastDisk(node) => self.cluster.nodes[node].write_latency = None,
+            Act::Readable(node) => self.cluster.nodes[node].disk.read_errors_percent = 0,
+            Act::ClockRate(node, ppm) => self.set_clock_rate(node, ppm),
+            Act::Calm(volume) => self.users[volume].calm(),
+        }
+    }
+
+    fn count(&mut self, kind: Kind) {
+        *self.injected.entry(kind).or_default() += 1;
+    }
+}

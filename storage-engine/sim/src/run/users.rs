@@ -1,0 +1,227 @@
+//! The users of the volumes: clients that come back after whatever happened to them, somewhere.
+
+use cairn_api::block::Tag;
+use cairn_core::event::{Command, DeviceId, GroupSpec};
+
+use crate::cluster::{MICROSECOND, MILLISECOND, SECOND};
+use crate::scenario::{ClientPlan, Kind, Move, Scenario};
+use crate::workload::{Mix, Workload};
+
+use super::Run;
+use super::agenda::Act;
+
+/// Stamps of one run's volumes are so far apart.
+const STAMPS_APART: u64 = 1 << 36;
+/// Requests under way and microseconds between them in a burst.
+const BURST: (usize, u64) = (16, 700);
+
+/// One user of a volume.
+pub(super) struct Slot {
+    pub(super) plan: ClientPlan,
+    /// Where it is, or wants to be.
+    pub(super) node: usize,
+    pub(super) device: Option<DeviceId>,
+    /// Counts openings, so that what was planned for an earlier one is told apart.
+    opening: u64,
+}
+
+/// A volume's users.
+pub(super) struct Users {
+    pub(super) load: Workload,
+    pub(super) slots: Vec<Slot>,
+    usual: Mix,
+    pub(super) is_bursting: bool,
+    /// Nobody asks for anything any more.
+    pub(super) is_over: bool,
+}
+
+impl Users {
+    pub(super) fn new(scenario: &Scenario, volume: usize, spec: GroupSpec) -> Self {
+        let plan = &scenario.volumes[volume];
+        let mut load = Workload::with_stamps_after(spec, scenario.seed + volume as u64, STAMPS_APART * volume as u64);
+        load.mix = Mix {
+            write: plan.write_percent,
+            unaligned: plan.unaligned_percent,
+            trim: plan.trim_percent,
+            zero: plan.zero_percent,
+            flush: 1,
+        };
+        load.blocks_max = plan.blocks_max.min(plan.blocks);
+        load.hot_blocks = plan.hot_blocks;
+        load.tolerates_io_errors = scenario.count(Kind::ReadErrors) > 0;
+        let slot = |plan: &ClientPlan| Slot {
+            plan: plan.clone(),
+            node: plan.node,
+            device: None,
+            opening: 0,
+        };
+        Self {
+            usual: load.mix,
+            load,
+            slots: plan.clients.iter().map(slot).collect(),
+            is_bursting: false,
+            is_over: false,
+        }
+    }
+
+    /// Trims and zeroes instead of writes.
+    pub(super) fn storm(&mut self) {
+        self.load.mix = Mix {
+            write: 20,
+            unaligned: 10,
+            trim: 30,
+            zero: 25,
+            flush: 1,
+        };
+    }
+
+    pub(super) fn calm(&mut self) {
+        self.load.mix = self.usual;
+        self.is_bursting = false;
+    }
+
+    fn index_of(&self, device: DeviceId) -> Option<usize> {
+        self.load.clients.iter().position(|client| client.device == device)
+    }
+}
+
+impl Run<'_> {
+    pub(super) fn begin_users(&mut self, volume: usize) {
+        for slot in 0..self.users[volume].slots.len() {
+            let at = self.cluster.now + self.rng.below(300 * MILLISECOND);
+            self.agenda.plan(at, Act::Reopen { volume, slot });
+        }
+    }
+
+    /// Opens the volume where the user wants it, now or when that node serves.
+    pub(super) fn reopen(&mut self, volume: usize, slot: usize) {
+        let users = &mut self.users[volume];
+        if users.is_over || users.slots[slot].device.is_some() {
+            return;
+        }
+        let node = users.slots[slot].node;
+        if self.cluster.nodes[node].recovered.is_none() {
+            let at = self.cluster.now + self.rng.between(20 * MILLISECOND, 300 * MILLISECOND);
+            self.agenda.plan(at, Act::Reopen { volume, slot });
+            return;
+        }
+        users.load.open(&mut self.cluster, node);
+        let state = &mut users.slots[slot];
+        if let Some(client) = users.load.clients.last_mut() {
+            client.may_write = state.plan.writes;
+            client.depth = state.plan.depth;
+            state.device = Some(client.device);
+            self.devices.insert(client.device, volume);
+        }
+        state.opening += 1;
+        let opening = state.opening;
+        self.agenda
+            .plan(self.cluster.now, Act::Submit { volume, slot, opening });
+    }
+
+    /// A user asks for something, and plans when to ask again.
+    pub(super) fn submit(&mut self, volume: usize, slot: usize, opening: u64) {
+        let users = &mut self.users[volume];
+        let is_void = users.is_over || users.slots[slot].opening != opening;
+        let Some(device) = users.slots[slot].device.filter(|_| !is_void) else {
+            return;
+        };
+        let Some(index) = users.index_of(device) else { return };
+        let plan = &users.slots[slot].plan;
+        let (depth, gap_us) = if users.is_bursting {
+            BURST
+        } else {
+            (plan.depth, plan.gap_us)
+        };
+        if users.load.clients[index].refused.is_some() {
+            let pause = self.rng.between(10 * MILLISECOND, 2 * SECOND);
+            self.leave(volume, slot, pause);
+            return;
+        }
+        if users.load.clients[index].under_way() < depth {
+            users.load.submit_one(&mut self.cluster, index);
+        }
+        let at = self.cluster.now + self.rng.between(1, 2 * gap_us * MICROSECOND);
+        self.agenda.plan(at, Act::Submit { volume, slot, opening });
+    }
+
+    /// A user closes its device, and comes back after a pause.
+    pub(super) fn leave(&mut self, volume: usize, slot: usize, pause: u64) {
+        let users = &mut self.users[volume];
+        if let Some(device) = users.slots[slot].device.take()
+            && let Some(index) = users.index_of(device)
+        {
+            users.load.close(&mut self.cluster, index);
+        }
+        self.agenda.plan(self.cluster.now + pause, Act::Reopen { volume, slot });
+    }
+
+    /// A user goes on at another node.
+    pub(super) fn relocate(&mut self, volume: usize, slot: usize, to: usize, how: Move) {
+        let now = self.cluster.now;
+        let users = &mut self.users[volume];
+        users.slots[slot].node = to;
+        if how == Move::Orderly {
+            let pause = self.rng.between(MILLISECOND, 100 * MILLISECOND);
+            return self.leave(volume, slot, pause);
+        }
+        // What it leaves behind goes on for a while, as the requests of a node do that does not know yet.
+        if let Some(device) = users.slots[slot].device.take() {
+            let at = now + self.rng.between(10 * MILLISECOND, 3 * SECOND);
+            self.agenda.plan(at, Act::CloseStray { volume, device });
+            self.stray(volume, device);
+        }
+        if how != Move::Contending && self.cluster.nodes[to].recovered.is_some() {
+            let spec = self.users[volume].load.spec.clone();
+            let force = how == Move::Forced;
+            self.cluster.start_command(to, Command::Detach { spec, force });
+        }
+        let at = now + self.rng.below(100 * MILLISECOND);
+        self.agenda.plan(at, Act::Reopen { volume, slot });
+    }
+
+    /// What is left behind keeps asking, too.
+    fn stray(&mut self, volume: usize, device: DeviceId) {
+        let users = &mut self.users[volume];
+        let Some(index) = users.index_of(device) else { return };
+        for _ in 0..4 {
+            users.load.submit_one(&mut self.cluster, index);
+        }
+    }
+
+    pub(super) fn close_stray(&mut self, volume: usize, device: DeviceId) {
+        let users = &mut self.users[volume];
+        if let Some(index) = users.index_of(device) {
+            users.load.close(&mut self.cluster, index);
+        }
+    }
+
+    pub(super) fn on_reply(&mut self, node: usize, device: DeviceId, tag: Tag) {
+        if let Some(volume) = self.devices.get(&device) {
+            self.users[*volume].load.on_reply(&mut self.cluster, node, device, tag);
+        }
+    }
+
+    /// A node's process has ended: its clients are gone, and come back when it does, or elsewhere.
+    pub(super) fn bury(&mut self, node: usize, life: u64) {
+        let now = self.cluster.now;
+        for volume in 0..self.users.len() {
+            self.users[volume].load.node_died(now, node, life);
+            for slot in 0..self.users[volume].slots.len() {
+                let users = &mut self.users[volume];
+                let is_gone = users.slots[slot]
+                    .device
+                    .is_some_and(|device| users.index_of(device).is_none());
+                if !is_gone {
+                    continue;
+                }
+                users.slots[slot].device = None;
+                if self.rng.chance(50) {
+                    users.slots[slot].node = self.rng.pick(self.scenario.nodes);
+                }
+                let at = now + self.rng.between(10 * MILLISECOND, SECOND);
+                self.agenda.plan(at, Act::Reopen { volume, slot });
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Scenarios from seeds.
+//!
+//! Each seed draws first *which* faults it may have and how often, then the faults themselves (swarm testing: Groce et al.,
+//! 2012). A run with everything at once hides what only shows when something is absent: a cluster that is crashed all the
+//! time never gets far enough to be confused by anything else.
+
+use cairn_history::rng::Rng;
+
+use super::{ClientPlan, Fault, Kind, Move, Planned, Scenario, VolumePlan};
+
+const MS: u64 = 1_000;
+const S: u64 = 1_000_000;
+
+/// How long the faults last, before a majority heals.
+const FAULTS_US: u64 = 56 * S;
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let rng = &mut Rng::new(seed ^ 0x5CE7_A210);
+        let nodes = if rng.chance(80) { 3 } else { 5 };
+        let mut heal_order: Vec<usize> = (0..nodes).collect();
+        shuffle(rng, &mut heal_order);
+        let is_small = rng.chance(8);
+        let mut volumes = draw_volumes(rng, nodes);
+        if is_small {
+            volumes.iter_mut().for_each(fill_up);
+        }
+        let drift_max = *pick(rng, &[0, 2_000, 20_000]);
+        let mut scenario = Self {
+            seed,
+            nodes,
+            disk_mib: if is_small { 24 } else { 256 },
+            segment_mib: if is_small { 2 } else { *pick(rng, &[2, 4, 4, 16]) },
+            write_latency_us: (60, *pick(rng, &[200, 900, 900, 8_000])),
+            read_latency_us: (40, *pick(rng, &[300, 2_000])),
+            link_latency_us: *pick(rng, &[(20, 300), (20, 300), (200, 4_000), (20, 40_000)]),
+            drift_ppm: (0..nodes).map(|_| signed(rng, drift_max)).collect(),
+            link_bytes_max: *pick(rng, &[512 << 10, 16 << 20]),
+            headers_kept_max: *pick(rng, &[32, 4096]),
+            move_leadership: rng.chance(70),
+            volumes,
+            faults: Vec::new(),
+            heal_at_us: rng.between(FAULTS_US * 3 / 4, FAULTS_US),
+            heal_order,
+        };
+        scenario.faults = draw_faults(rng, &scenario);
+        scenario
+    }
+}
+
+fn pick<'a, T>(rng: &mut Rng, choices: &'a [T]) -> &'a T {
+    &choices[rng.pick(choices.len())]
+}
+
+fn shuffle<T>(rng: &mut Rng, items: &mut [T]) {
+    for place in (1..items.len()).rev() {
+        items.swap(place, rng.pick(place + 1));
+    }
+}
+
+fn signed(rng: &mut Rng, max: i64) -> i64 {
+    i64::try_from(rng.below(2 * max.unsigned_abs() + 1)).unwrap() - max
+}
+
+fn draw_volumes(rng: &mut Rng, nodes: usize) -> Vec<VolumePlan> {
+    let count = *pick(rng, &[1, 1, 2, 3, 4]);
+    let volume = |rng: &mut Rng| {
+        let mut members: Vec<usize> = (0..nodes).collect();
+        shuffle(rng, &mut members);
+        members.truncate(match nodes {
+            3 if rng.chance(6) => 1,
+            5 if rng.chance(50) => 5,
+            _ => 3,
+        });
+        let blocks = *pick(rng, &[40, 256, 700, 1_500, 4_096]);
+        let busy = 1 + count as u64;
+        let client = |rng: &mut Rng, writes: bool| ClientPlan {
+            node: rng.pick(nodes),
+            writes,
+            depth: *pick(rng, &[1, 4, 8]),
+            gap_us: *pick(rng, &[12 * MS, 25 * MS, 60 * MS]) * busy,
+        };
+        let mut clients = vec![client(rng, true)];
+        for _ in 0..*pick(rng, &[0, 1, 1, 2]) {
+            let writes = rng.chance(40);
+            clients.push(client(rng, writes));
+        }
+        VolumePlan {
+            blocks,
+            hot_blocks: *pick(rng, &[0, 2, 16]),
+            blocks_max: *pick(rng, &[8, 24, 24, 40]),
+            members,
+            write_percent: *pick(rng, &[20, 40, 60]),
+            unaligned_percent: *pick(rng, &[0, 12, 20]),
+            trim_percent: *pick(rng, &[0, 3, 6]),
+            zero_percent: *pick(rng, &[0, 4]),
+            clients,
+        }
+    };
+    (0..count).map(|_| volume(rng)).collect()
+}
+
+/// Long writes and many of them: for disks that are to be full.
+fn fill_up(volume: &mut VolumePlan) {
+    volume.blocks = volume.blocks.max(1_500);
+    volume.blocks_max = 40;
+    volume.write_percent = 60;
+    for client in &mut volume.clients {
+        client.gap_us = client.gap_us.min(30 * MS);
+        client.depth = 8;
+    }
+}
+
+fn draw_faults(rng: &mut Rng, scenario: &Scenario) -> Vec<Planned> {
+    let weights: Vec<u64> = Kind::ALL.iter().map(|_| *pick(rng, &[0, 0, 1, 2, 6])).collect();
+    let total: u64 = weights.iter().sum();
+    let mean_gap = *pick(rng, &[400 * MS, S, 3 * S]);
+    let mut faults = Vec::new();
+    let mut at_us = rng.below(2 * mean_gap);
+    while at_us < scenario.heal_at_us && total > 0 {
+        let mut dice = rng.below(total);
+        let place = weights.iter().position(|weight| {
+            let is_hit = dice < *weight;
+            dice = dice.saturating_sub(*weight);
+            is_hit
+        });
+        if let Some(place) = place {
+            let fault = draw_fault(rng, scenario, Kind::ALL[place]);
+            faults.push(Planned { at_us, fault });
+        }
+        at_us += rng.below(2 * mean_gap);
+    }
+    faults
+}
+
+/// From short to long, rather short: a fault is at its worst when it ends in the middle of the recovery from another.
+fn some_time(rng: &mut Rng, max_us: u64) -> u64 {
+    let scale = *pick(rng, &[100, 10, 3, 1]);
+    rng.between(MS, (max_us / scale).max(2 * MS))
+}
+
+fn draw_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
+    let volume = rng.pick(scenario.volumes.len());
+    let node = rng.pick(scenario.nodes);
+    match kind {
+        Kind::Partition | Kind::OneWay | Kind::Clog | Kind::BreakLink => draw_network_fault(rng, scenario, kind),
+        Kind::SlowDisk | Kind::Stall | Kind::WriteError | Kind::ReadErrors => draw_disk_fault(rng, node, kind),
+        Kind::Crash | Kind::Kill | Kind::PowerCut | Kind::Pause | Kind::HandOver => draw_node_fault(rng, node, kind),
+        Kind::ClockJump => Fault::ClockJump {
+            node,
+            by_us: some_time(rng, 20 * S),
+        },
+        Kind::ClockRate => Fault::ClockRate {
+            node,
+            ppm: signed(rng, 40_000),
+            for_us: some_time(rng, 20 * S),
+        },
+        Kind::Transfer => Fault::Transfer {
+            volume,
+            to: *pick(rng, &scenario.volumes[volume].members),
+        },
+        Kind::Burst => Fault::Burst {
+            volume,
+            for_us: some_time(rng, S),
+        },
+        Kind::TrimStorm => Fault::TrimStorm {
+            volume,
+            for_us: some_time(rng, 3 * S),
+        },
+        Kind::Move => Fault::Move {
+            volume,
+            client: rng.pick(scenario.volumes[volume].clients.len()),
+            to: node,
+            how: *pick(rng, &[Move::Orderly, Move::Contending, Move::Detached, Move::Forced]),
+        },
+        Kind::VoteAmbush => Fault::VoteAmbush {
+            for_us: 4 * S,
+            down_us: rng.between(MS, 400 * MS),
+            cut_us: some_time(rng, 6 * S),
+        },
+        Kind::LeaderAmbush => Fault::LeaderAmbush {
+            volume,
+            for_us: 2 * S,
+            down_us: some_time(rng, 4 * S),
+        },
+    }
+}
+
+fn draw_node_fault(rng: &mut Rng, node: usize, kind: Kind) -> Fault {
+    match kind {
+        Kind::Crash => Fault::Crash {
+            node,
+            down_us: some_time(rng, 8 * S),
+        },
+        Kind::Kill => Fault::Kill {
+            node,
+            down_us: some_time(rng, 8 * S),
+        },
+        Kind::PowerCut => Fault::PowerCut {
+            down_us: some_time(rng, 3 * S),
+            spread_us: some_time(rng, 3 * S),
+        },
+        Kind::HandOver => Fault::HandOver {
+            node,
+            down_us: some_time(rng, 3 * S),
+        },
+        _ => Fault::Pause {
+            node,
+            for_us: some_time(rng, 8 * S),
+        },
+    }
+}
+
+fn draw_network_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
+    let from = rng.pick(scenario.nodes);
+    let to = (from + 1 + rng.pick(scenario.nodes - 1)) % scenario.nodes;
+    match kind {
+        Kind::Partition => Fault::Partition {
+            nodes: if scenario.nodes == 5 && rng.chance(50) {
+                vec![from, to]
+            } else {
+                vec![from]
+            },
+            for_us: some_time(rng, 10 * S),
+        },
+        Kind::OneWay => Fault::OneWay {
+            from,
+            to,
+            for_us: some_time(rng, 10 * S),
+        },
+        Kind::Clog => Fault::Clog {
+            from,
+            to,
+            delay_us: some_time(rng, 2 * S),
+            for_us: some_time(rng, 10 * S),
+        },
+        _ => Fault::BreakLink { from, to },
+    }
+}
+
+fn draw_disk_fault(rng: &mut Rng, node: usize, kind: Kind) -> Fault {
+    match kind {
+        Kind::SlowDisk => Fault::SlowDisk {
+            node,
+            latency_us: some_time(rng, 400 * MS),
+            for_us: some_time(rng, 10 * S),
+        },
+        Kind::Stall => Fault::Stall {
+            node,
+            for_us: some_time(rng, 6 * S),
+        },
+        Kind::WriteError => Fault::WriteError {
+            node,
+            down_us: some_time(rng, 5 * S),
+        },
+        _ => Fault::ReadErrors {
+            node,
+            percent: *pick(rng, &[5, 50, 100]),
+            for_us: some_time(rng, 5 * S),
+        },
+    }
+}

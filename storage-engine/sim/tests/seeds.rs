@@ -1,0 +1,31 @@
+//! A few seeds of the simulator, and the scenarios that once failed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test"
+)]
+
+use cairn_sim::run::{Watch, run};
+use cairn_sim::scenario::Scenario;
+
+#[test]
+fn a_few_seeds_hold() {
+    for seed in 1..9 {
+        let outcome = run(&Scenario::draw(seed), Watch::default());
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        assert!(outcome.checked > 1_000, "seed {seed} checks little: {outcome:?}");
+    }
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in 20..23 {
+        let scenario = Scenario::draw(seed);
+        assert_eq!(scenario, Scenario::draw(seed));
+        let (one, other) = (run(&scenario, Watch::default()), run(&scenario, Watch::default()));
+        assert_eq!(one, other, "seed {seed}");
+        assert!(one.trace.1 > 10_000, "seed {seed} does little: {one:?}");
+    }
+}
