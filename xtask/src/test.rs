@@ -98,6 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if wanted(Part::Chaos) {
         steps.run("every fault at random, three minutes", |counts| suite("chaos", counts));
+    }
     if wanted(Part::Sim) {
         steps.run("simulation", |counts| {
             let mut args = sim::BUILD_AND_RUN.to_vec();
