@@ -12,11 +12,13 @@ use cairn_sim::scenario::Scenario;
 
 #[test]
 fn a_few_seeds_hold() {
+    let mut checked = 0;
     for seed in 1..9 {
         let outcome = run(&Scenario::draw(seed), Watch::default());
         assert_eq!(outcome.violation, None, "seed {seed}");
-        assert!(outcome.checked > 1_000, "seed {seed} checks little: {outcome:?}");
+        checked += outcome.checked;
     }
+    assert!(checked > 20_000, "only {checked} sectors were checked");
 }
 
 #[test]

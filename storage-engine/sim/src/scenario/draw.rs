@@ -75,16 +75,19 @@ fn draw_volumes(rng: &mut Rng, nodes: usize) -> Vec<VolumePlan> {
         });
         let blocks = *pick(rng, &[40, 256, 700, 1_500, 4_096]);
         let busy = 1 + count as u64;
-        let client = |rng: &mut Rng, writes: bool| ClientPlan {
-            node: rng.pick(nodes),
+        let client = |rng: &mut Rng, node: usize, writes: bool| ClientPlan {
+            node,
             writes,
             depth: *pick(rng, &[1, 4, 8]),
-            gap_us: *pick(rng, &[12 * MS, 25 * MS, 60 * MS]) * busy,
+            gap_us: *pick(rng, &[5 * MS, 12 * MS, 40 * MS]) * busy,
         };
-        let mut clients = vec![client(rng, true)];
+        let home = rng.pick(nodes);
+        let mut clients = vec![client(rng, home, true)];
+        // Readers anywhere, writers beside the first one; writers elsewhere seldom, since they mostly wait and are refused.
         for _ in 0..*pick(rng, &[0, 1, 1, 2]) {
-            let writes = rng.chance(40);
-            clients.push(client(rng, writes));
+            let node = if rng.chance(30) { home } else { rng.pick(nodes) };
+            let writes = node == home || rng.chance(10);
+            clients.push(client(rng, node, writes));
         }
         VolumePlan {
             blocks,
@@ -115,9 +118,12 @@ fn fill_up(volume: &mut VolumePlan) {
 fn draw_faults(rng: &mut Rng, scenario: &Scenario) -> Vec<Planned> {
     let weights: Vec<u64> = Kind::ALL.iter().map(|_| *pick(rng, &[0, 0, 1, 2, 6])).collect();
     let total: u64 = weights.iter().sum();
-    let mean_gap = *pick(rng, &[400 * MS, S, 3 * S]);
+    let (storm_gap, calm) = *pick(
+        rng,
+        &[(100 * MS, 4 * S), (400 * MS, 4 * S), (400 * MS, 8 * S), (2 * S, 3 * S)],
+    );
     let mut faults = Vec::new();
-    let mut at_us = rng.below(2 * mean_gap);
+    let mut at_us = rng.below(calm);
     while at_us < scenario.heal_at_us && total > 0 {
         let mut dice = rng.below(total);
         let place = weights.iter().position(|weight| {
@@ -129,7 +135,12 @@ fn draw_faults(rng: &mut Rng, scenario: &Scenario) -> Vec<Planned> {
             let fault = draw_fault(rng, scenario, Kind::ALL[place]);
             faults.push(Planned { at_us, fault });
         }
-        at_us += rng.below(2 * mean_gap);
+        // Faults come in storms, or nothing would ever be served that the next one could spoil.
+        at_us += if rng.chance(70) {
+            rng.below(2 * storm_gap)
+        } else {
+            rng.between(S, 2 * calm)
+        };
     }
     faults
 }
