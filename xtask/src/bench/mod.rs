@@ -23,7 +23,7 @@ use clap::Args;
 
 use crate::packages::{self, FIO, GCC};
 use crate::{product, progress, target_dir};
-use halt_poll::HaltPoll;
+use halt_poll::{HaltPoll, Wanted};
 use report::{Row, System};
 use workload::{WORKLOADS, Workload};
 
@@ -50,9 +50,10 @@ pub(crate) struct Options {
     /// How often each workload is measured on each system, in turn; the round with the median latency is reported.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     rounds: u32,
-    /// How long an idle virtual processor polls before it halts, while this measures; put back afterwards.
-    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(0..=1000))]
-    halt_poll_us: Option<u32>,
+    /// How long an idle virtual processor polls before it halts, while this measures, in microseconds (the kernel's default
+    /// unless given; put back afterwards), or `keep` for the machine as it is.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = Wanted::default())]
+    halt_poll_us: Wanted,
     /// Where the files are put (about 22 GiB); must not be memory.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
