@@ -171,6 +171,30 @@ pub struct GroupStatus {
     pub allocated_blocks: u64,
     /// On the leader, each other member's matched index.
     pub matched: Vec<(ReplicaId, LogIndex)>,
+    /// Damaged blocks that were noticed on this disk since the core started.
+    pub damage: DamageCounts,
+}
+
+/// What became of a block that the disk did not return as it was written.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Damage {
+    /// It was noticed.
+    Found,
+    /// It was fetched from a peer and written back.
+    Repaired,
+    /// No other replica has it either, or none that answers.
+    Unrepairable,
+}
+
+/// Damaged blocks, each counted once until it is repaired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DamageCounts {
+    /// Noticed.
+    pub found: u64,
+    /// Fetched from a peer and written back.
+    pub repaired: u64,
+    /// Not to be had from any peer.
+    pub unrepairable: u64,
 }
 
 /// Something that happened.
@@ -304,6 +328,15 @@ pub enum Effect {
         leader: Option<ReplicaId>,
         /// Whether it is the local replica.
         is_local: bool,
+    },
+    /// Damaged blocks were noticed or repaired: for the counters.
+    Damage {
+        /// The group.
+        group: GroupId,
+        /// What happened to them.
+        damage: Damage,
+        /// How many.
+        blocks: u64,
     },
     /// A stage of a write took so long: for the histograms.
     Measured {

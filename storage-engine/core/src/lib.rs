@@ -15,9 +15,11 @@ mod mutation;
 #[cfg(feature = "mutations")]
 pub mod mutation;
 mod recover;
+mod repair;
 mod shared;
 pub mod time;
 
 pub use load::Load;
 pub use machine::Core;
+pub use repair::WRITE_BACKS_MAX;
 pub use shared::message_bytes;

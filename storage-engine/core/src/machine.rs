@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_api::ids::{DiskId, GroupId, LogIndex, Term};
-use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessage};
+use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessage, RepairRefusal};
 
 use crate::config::CoreConfig;
 use crate::event::{
@@ -381,6 +381,11 @@ impl Running {
                 self.request(origin, request);
             }
             PeerMessage::Reply(reply) => self.reply(reply),
+            PeerMessage::RepairRequest(request) => match self.groups.get(&request.group) {
+                Some(group) => group.answer_repair(&mut self.shared, from, request),
+                None => self.shared.refuse_repair(from, &request, RepairRefusal::Absent),
+            },
+            PeerMessage::RepairReply(reply) => self.shared.repair_reply(from, reply),
         }
     }
 
@@ -409,6 +414,11 @@ impl Running {
                 self.request(Origin::Local(request.request), request);
             } else if let Some(reply) = self.shared.local_replies.pop_front() {
                 self.reply(reply);
+            } else if let Some(ended) = self.shared.repairs.take_ended() {
+                if let Some(group) = self.groups.get_mut(&ended.group) {
+                    self.dirty.insert(ended.group);
+                    group.repaired(&mut self.shared, ended.consumer, ended.outcome);
+                }
             } else {
                 return;
             }
@@ -424,6 +434,7 @@ impl Running {
                 self.dirty.insert(*number);
             }
             self.continue_hand_over();
+            self.shared.tick_repairs();
             self.shared.log.vouch();
         }
         for gateway in self.gateways.values_mut() {
@@ -459,9 +470,6 @@ impl Running {
     }
 
     fn written(&mut self, io: IoId, result: Result<(), DiskFault>) {
-        let Some(writing) = self.writing.remove(&io) else {
-            return;
-        };
         if let Err(fault) = result
             && !mutated!(self.shared.seeded, FailedFlushTrusted)
         {
@@ -471,6 +479,12 @@ impl Running {
                 .push(Effect::DiskFailed(format!("a durable write failed: {fault}")));
             return;
         }
+        if self.shared.healed(io) {
+            return;
+        }
+        let Some(writing) = self.writing.remove(&io) else {
+            return;
+        };
         self.shared.measured(Stage::Disk, writing.since);
         let Some(ticket) = self.shared.log.completed(io) else {
             return;
@@ -508,7 +522,10 @@ impl Running {
             Purpose::BlockRead { group, .. }
             | Purpose::Fetch { group, .. }
             | Purpose::Outbox { group, .. }
-            | Purpose::External { group, .. } => *group,
+            | Purpose::External { group, .. }
+            | Purpose::RepairProbe { group, .. }
+            | Purpose::RepairServe { group, .. }
+            | Purpose::RepairSearch { group, .. } => *group,
         };
         let Some(group) = self.groups.get_mut(&number) else {
             return;
@@ -517,9 +534,18 @@ impl Running {
         let shared = &mut self.shared;
         match purpose {
             Purpose::BlockRead { read, piece, .. } => group.block_read(shared, read, piece, result),
-            Purpose::Fetch { fetch, offset, .. } => group.fetch_read(shared, (fetch, offset), result),
+            Purpose::Fetch {
+                fetch, offset, header, ..
+            } => group.fetch_read(shared, (fetch, offset, header), result),
             Purpose::Outbox { to, serial, entry, .. } => group.outbox_read(shared, (to, serial, entry), result),
             Purpose::External { index, .. } => group.external_read(shared, index, result),
+            Purpose::RepairProbe { job, place, .. } => shared.probed(job, place, result),
+            Purpose::RepairServe {
+                answer, first, count, ..
+            } => shared.served(answer, (first, count), &result),
+            Purpose::RepairSearch {
+                search, offset, header, ..
+            } => shared.searched(search, (offset, header), result),
         }
     }
 
@@ -543,6 +569,7 @@ impl Running {
             }
         }
         self.compose();
+        self.shared.write_heals();
     }
 
     fn compose(&mut self) {
@@ -638,7 +665,8 @@ impl Running {
                 self.continue_hand_over();
             }
             Command::Inspect => {
-                let groups = self.groups.values().map(Group::status).collect();
+                let repairs = &self.shared.repairs;
+                let groups = self.groups.values().map(|group| group.status(repairs)).collect();
                 self.shared.end_command(id, Ok(CommandReply::Groups(groups)));
             }
             Command::Digest(group) => self.for_group(id, group, |group, shared| {
@@ -716,6 +744,7 @@ impl Running {
         if self.groups.remove(&number).is_none() {
             return self.shared.end_command(id, Ok(CommandReply::Done));
         }
+        self.shared.repairs.forget(number);
         self.dropped.insert(number);
         let ticket = self.shared.log.push(Record::GroupDropped(number));
         self.durable_commands.insert(ticket, id);

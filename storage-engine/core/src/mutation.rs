@@ -132,6 +132,12 @@ mutations! {
     ReceivedPayloadUnchecked, "received-payload-unchecked":
         "A follower writes received payload without checking it (seeded in the codec: `cairn_format::peer::decode_body_trusting`).";
         caught by "comparing every mapped block on the media with its checksum, or reading at that follower once it leads".
+    RepairUnchecked, "repair-unchecked":
+        "A peer's copy of a damaged block is taken without a look at its checksum, on either side.";
+        caught by "the history: a read of bytes that nobody wrote, after rot of one block on two replicas".
+    HealsNextBlock, "heals-next-block":
+        "A repaired block is written back one block too far.";
+        caught by "comparing every mapped block on the media with its checksum, after rot that was read and repaired".
     DamageTakenForTorn, "damage-taken-for-torn":
         "Recovery cuts the log at any damage, whatever vouches for what was lost, and carries on.";
         caught by "a core that starts on a disk which lost acknowledged frames, and then by lost writes".
@@ -219,6 +225,8 @@ mod tests {
             include_str!("group/read.rs"),
             include_str!("group/request.rs"),
             include_str!("log/writer.rs"),
+            include_str!("repair/ask.rs"),
+            include_str!("repair/heal.rs"),
             include_str!("log/recovery/evidence.rs"),
             include_str!("log/recovery/tail.rs"),
         );

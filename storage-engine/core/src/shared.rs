@@ -8,8 +8,9 @@ use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessag
 
 use crate::config::CoreConfig;
 use crate::event::{CommandError, CommandId, CommandReply, Effect, IoId, Stage};
-use crate::log::{LogWriter, Ticket};
+use crate::log::{HeaderRead, LogWriter, Ticket};
 use crate::mutation::Seeded;
+use crate::repair::Repairs;
 use crate::time::Timestamp;
 
 /// Who waits for the end of something.
@@ -29,7 +30,12 @@ pub(crate) enum Purpose {
     /// A piece of a read of a group's blocks.
     BlockRead { group: GroupId, read: u64, piece: usize },
     /// Headers of old entries, for raft-rs.
-    Fetch { group: GroupId, fetch: u64, offset: u64 },
+    Fetch {
+        group: GroupId,
+        fetch: u64,
+        offset: u64,
+        header: HeaderRead,
+    },
     /// The payload of an old entry, for a follower.
     Outbox {
         group: GroupId,
@@ -39,6 +45,22 @@ pub(crate) enum Purpose {
     },
     /// The payload of a command, for the external state machine.
     External { group: GroupId, index: u64 },
+    /// A block that may be damaged, once more and by itself.
+    RepairProbe { group: GroupId, job: u64, place: usize },
+    /// Blocks for a peer that has lost them.
+    RepairServe {
+        group: GroupId,
+        answer: u64,
+        first: usize,
+        count: usize,
+    },
+    /// The header of an old entry whose payload a peer has lost.
+    RepairSearch {
+        group: GroupId,
+        search: u64,
+        offset: u64,
+        header: HeaderRead,
+    },
 }
 
 /// Gives each disk operation its number.
@@ -107,6 +129,7 @@ pub(crate) struct Shared {
     /// Leaderships are being handed over: no campaigning.
     pub(crate) draining: bool,
     pub(crate) io: IoNumbers,
+    pub(crate) repairs: Repairs,
     random: u64,
 }
 
@@ -132,6 +155,7 @@ impl Shared {
             queued_since: None,
             draining: false,
             io,
+            repairs: Repairs::new(now),
             random,
         }
     }

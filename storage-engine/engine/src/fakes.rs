@@ -151,6 +151,7 @@ impl State {
                     holder: NodeId::NIL,
                     allocated_blocks: 0,
                     matched: Vec::new(),
+                    damage: cairn_core::event::DamageCounts::default(),
                     spec,
                 }
             })

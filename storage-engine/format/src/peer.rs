@@ -10,6 +10,7 @@ mod decode;
 mod encode;
 mod header;
 mod hello;
+mod repair;
 
 pub use decode::decode_body;
 #[cfg(feature = "mutations")]
@@ -17,9 +18,10 @@ pub use decode::decode_body_trusting;
 pub use encode::{EncodedFrame, body_bytes_estimate, encode};
 pub use header::{FrameHeader, decode_header};
 pub use hello::{HELLO_BYTES, HELLO_REPLY_BYTES, Hello, HelloCode, HelloReply};
+pub use repair::{FoundBlock, RepairRefusal, RepairReply, RepairRequest, RepairSource, WantedBlock};
 
 /// The version of the peer wire that this build speaks; a peer of another version is refused in the greeting.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 /// Length of a frame's header in bytes.
 pub const HEADER_BYTES: usize = 64;
 /// The longest body in bytes: what a receiver buffers before it can check a frame.
@@ -237,6 +239,10 @@ pub enum PeerMessage {
     Request(GatewayRequest),
     /// A leader's answer.
     Reply(GatewayReply),
+    /// A replica asks for blocks that its disk has lost.
+    RepairRequest(RepairRequest),
+    /// What was found of them.
+    RepairReply(RepairReply),
 }
 
 impl PeerMessage {
@@ -258,7 +264,8 @@ impl PeerMessage {
                     BlockPiece::Zeros(_) => 0,
                 })
                 .sum(),
-            Self::Request(_) | Self::Reply(_) => 0,
+            Self::RepairReply(reply) => reply.blocks.iter().map(|block| block.data.len()).sum(),
+            Self::Request(_) | Self::Reply(_) | Self::RepairRequest(_) => 0,
         }
     }
 }

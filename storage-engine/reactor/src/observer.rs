@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cairn_api::ids::{GroupId, LogIndex, ReplicaId};
-use cairn_core::event::{RecoverySummary, Stage};
+use cairn_core::event::{Damage, RecoverySummary, Stage};
 
 use crate::error::Failure;
 
@@ -19,6 +19,8 @@ pub trait Observer: Send + 'static {
     fn on_disk_failed(&mut self, _reason: &str) {}
     /// A stage of a request took so many nanoseconds.
     fn on_measured(&mut self, _stage: Stage, _nanos: u64) {}
+    /// So many blocks that the disk had lost were noticed or repaired.
+    fn on_damage(&mut self, _damage: Damage, _blocks: u64) {}
     /// A frontend's connection is served.
     fn on_stream_opened(&mut self, _group: GroupId, _volume: &str) {}
     /// A frontend's connection is gone.

@@ -162,5 +162,18 @@ fn brief_message(message: &PeerMessage) -> String {
             format!("request {} of group {}: {what}", request.request, request.group)
         }
         PeerMessage::Reply(reply) => format!("reply {} of group {}", reply.request, reply.group),
+        PeerMessage::RepairRequest(request) => format!(
+            "repair request {} of group {} for {} blocks",
+            request.request,
+            request.group,
+            request.blocks.len()
+        ),
+        PeerMessage::RepairReply(reply) => format!(
+            "repair reply {} of group {}: {} blocks, missing {:?}",
+            reply.request,
+            reply.group,
+            reply.blocks.len(),
+            reply.missing
+        ),
     }
 }

@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cairn_api::ids::LogIndex;
+use cairn_api::ids::{LogIndex, Term};
 use cairn_api::units::BLOCK_BYTES;
 use cairn_format::entry::EntryHeader;
+use cairn_format::peer::RepairSource;
 
-use super::Group;
+use super::{Group, LogEntry};
 use crate::event::{CommandReply, DiskFault, Effect};
+use crate::repair::ask::Loss;
+use crate::repair::{Consumer, Outcome};
 use crate::shared::{Origin, Purpose, Shared, blocks_match};
 
 #[derive(Debug, Default)]
@@ -80,37 +83,68 @@ impl Group {
 
     /// A command's payload was read back.
     pub(crate) fn external_read(&mut self, shared: &mut Shared, index: u64, result: Result<Bytes, DiskFault>) {
-        self.external.is_reading = false;
-        let group = self.spec.group;
-        let header = self
-            .node
-            .store()
-            .get(index)
-            .and_then(|entry| EntryHeader::decode(&entry.header).ok());
-        let Some(EntryHeader::Command { length, block_crcs }) = header else {
+        let Some((entry, length, block_crcs)) = self.external_command(index) else {
+            self.external.is_reading = false;
             return;
         };
-        match result {
+        let data = match result {
             Ok(payload) if blocks_match(&payload, &block_crcs) => {
-                let data = payload.slice(..length as usize);
-                shared.effects.push(Effect::Apply {
-                    group,
-                    index: LogIndex(index),
-                    data,
-                });
-                self.external.delivered = Some(index);
-                if let Some(Origin::Command(id)) = self.external.replies.remove(&index) {
-                    shared.end_command(id, Ok(CommandReply::Committed(LogIndex(index))));
-                }
+                return self.hand_over_command(shared, index, payload.slice(..length as usize));
             }
-            Ok(_) => fail(
-                shared,
-                &format!("the payload of command {index} of group {group} fails its checksum"),
-            ),
-            Err(error) => fail(
-                shared,
-                &format!("the payload of command {index} of group {group}: {error}"),
-            ),
+            result => result.ok(),
+        };
+        let (index, term) = (LogIndex(index), Term(entry.term));
+        let loss = Loss {
+            group: self.spec.group,
+            source: RepairSource::Entry { index, term },
+            at: 0,
+            block: entry.location.map_or(0, |location| location.payload_block),
+            crcs: block_crcs,
+            data,
+        };
+        self.find_lost(shared, &loss, Consumer::External { index: index.get() });
+    }
+
+    /// What was lost of a command's payload is found, or will not be.
+    pub(super) fn external_repaired(&mut self, shared: &mut Shared, index: u64, outcome: Outcome) {
+        let Some((_, length, _)) = self.external_command(index) else {
+            self.external.is_reading = false;
+            return;
+        };
+        match outcome {
+            Outcome::Found(blocks) => {
+                let payload = Bytes::from(blocks.concat());
+                self.hand_over_command(shared, index, payload.slice(..length as usize));
+            }
+            // The next turn reads it again.
+            Outcome::Unanswered => self.external.is_reading = false,
+            // A meta replica that cannot read its own log must not answer from a stale catalogue: its disk has failed.
+            Outcome::Lost { .. } => shared.effects.push(Effect::DiskFailed(format!(
+                "the payload of command {index} of group {} is damaged on every replica that answers",
+                self.spec.group
+            ))),
+        }
+    }
+
+    /// The entry of a command, the command's length, and its payload's checksums.
+    fn external_command(&self, index: u64) -> Option<(LogEntry, u32, Vec<u32>)> {
+        let entry = self.node.store().get(index)?;
+        match EntryHeader::decode(&entry.header) {
+            Ok(EntryHeader::Command { length, block_crcs }) => Some((entry.clone(), length, block_crcs)),
+            _ => None,
+        }
+    }
+
+    fn hand_over_command(&mut self, shared: &mut Shared, index: u64, data: Bytes) {
+        self.external.is_reading = false;
+        self.external.delivered = Some(index);
+        shared.effects.push(Effect::Apply {
+            group: self.spec.group,
+            index: LogIndex(index),
+            data,
+        });
+        if let Some(Origin::Command(id)) = self.external.replies.remove(&index) {
+            shared.end_command(id, Ok(CommandReply::Committed(LogIndex(index))));
         }
     }
 
@@ -129,9 +163,4 @@ impl Group {
             }
         }
     }
-}
-
-/// A meta replica that cannot read its own log must not answer from a stale catalogue: its disk has failed.
-fn fail(shared: &mut Shared, reason: &str) {
-    shared.effects.push(Effect::DiskFailed(reason.to_owned()));
 }

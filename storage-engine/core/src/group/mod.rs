@@ -10,6 +10,7 @@ mod lease;
 mod message;
 mod outbox;
 mod read;
+mod repair;
 mod request;
 mod storage;
 
@@ -26,6 +27,7 @@ use crate::load::Load;
 use crate::log::{Record, Ticket};
 use crate::map::BlockMap;
 use crate::mutation::mutated;
+use crate::repair::Repairs;
 use crate::shared::{Origin, Shared};
 use crate::time::Timestamp;
 
@@ -603,7 +605,7 @@ impl Group {
     }
 
     /// The state of the replica, for people.
-    pub(crate) fn status(&self) -> GroupStatus {
+    pub(crate) fn status(&self, repairs: &Repairs) -> GroupStatus {
         let progress = self.node.raft.prs();
         let others = self.spec.members.iter().filter(|member| member.replica != self.replica);
         let matched = |member: &Member| {
@@ -628,6 +630,7 @@ impl Group {
             epoch: self.epoch,
             holder: self.holder,
             allocated_blocks: self.map.allocated_blocks(),
+            damage: repairs.counts(self.spec.group),
             matched: if self.is_leader() {
                 others.map(matched).collect()
             } else {

@@ -3,27 +3,27 @@
 //! A follower that keeps up is sent payload straight from memory. One that is behind gets entries whose payload was
 //! released when it became durable here; those messages wait in order, each for its reads.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, ReplicaId};
 use cairn_api::units::BLOCK_BYTES;
-use cairn_format::entry::EntryHeader;
-use cairn_format::peer::RaftMessage;
+use cairn_format::entry::BlockCrcs;
+use cairn_format::peer::{RaftMessage, RepairSource};
 
 use super::Group;
 use super::storage::FetchedEntry;
 use crate::event::DiskFault;
-use crate::log::{FRAME_HEADER_READ_BYTES, parse_frame_entries};
-use crate::shared::{Purpose, Shared, blocks_match};
+use crate::log::{HeaderRead, parse_frame_entries};
+use crate::repair::ask::Loss;
+use crate::repair::{Consumer, Outcome};
+use crate::shared::{Purpose, Shared};
 
 /// Messages that wait for reads, for one follower: more than Raft has under way to it, even cut to size. Beyond it Raft
 /// finds the gap and sends again.
 const HELD_MAX: usize = 256;
 /// Payload that is being read back for one follower or queued on its link before more is read: enough to keep both busy.
 const CATCH_UP_BYTES_MAX: usize = 4 << 20;
-/// What is read of a frame to find its entries' headers; if a header is longer, the rest is read too.
-const FETCH_BYTES: u32 = 8 << 10;
 /// Payload of one append message, unless a single entry has more: half of what a peer frame may hold.
 const MESSAGE_BLOCKS_MAX: u32 = 512;
 /// Frames read ahead when old headers are wanted.
@@ -36,8 +36,10 @@ struct Held {
     message: RaftMessage,
     /// Reads to be started: the entry's place in the message, the disk's block, blocks.
     wanted: Vec<(usize, u64, u32)>,
-    /// Reads under way.
+    /// Reads under way, and repairs.
     missing: usize,
+    /// The disk's block of each payload that was asked for, by the entry's place.
+    reading: BTreeMap<usize, u64>,
     is_void: bool,
 }
 
@@ -148,6 +150,7 @@ impl Group {
             message: wire,
             wanted: reads,
             missing: 0,
+            reading: BTreeMap::new(),
             is_void: false,
         });
         self.advance_outbox(shared, to);
@@ -186,6 +189,7 @@ impl Group {
             if bytes < CATCH_UP_BYTES_MAX {
                 for (entry, payload_block, blocks) in held.wanted.drain(..) {
                     held.missing += 1;
+                    held.reading.insert(entry, payload_block);
                     let purpose = Purpose::Outbox {
                         group: self.spec.group,
                         to,
@@ -210,26 +214,58 @@ impl Group {
         result: Result<Bytes, DiskFault>,
     ) {
         let group = self.spec.group;
-        let Some(outbox) = self.outboxes.get_mut(&to) else {
+        let Some((held, block)) = self.held(to, serial, entry) else {
             return;
         };
-        let Some(held) = outbox.held.iter_mut().find(|held| held.serial == serial) else {
+        let target = &mut held.message.entries[entry];
+        let crcs = match BlockCrcs::of_header(&target.header) {
+            Ok(crcs) => crcs,
+            Err(_) => return self.outbox_repaired(shared, (to, serial, entry), Outcome::Unanswered),
+        };
+        let data = match result {
+            Ok(payload) if crcs.verify(&payload).is_ok() => {
+                target.payload = payload;
+                held.missing -= 1;
+                return self.advance_outbox(shared, to);
+            }
+            result => result.ok(),
+        };
+        let (index, term) = (target.index, target.term);
+        let loss = Loss {
+            group,
+            source: RepairSource::Entry { index, term },
+            at: 0,
+            block,
+            crcs: crcs.iter().collect(),
+            data,
+        };
+        self.find_lost(shared, &loss, Consumer::Outbox { to, serial, entry });
+    }
+
+    /// What was lost of a payload is found, or will not be: then the message is void, and Raft asks again.
+    pub(super) fn outbox_repaired(
+        &mut self,
+        shared: &mut Shared,
+        (to, serial, entry): (ReplicaId, u64, usize),
+        outcome: Outcome,
+    ) {
+        let Some((held, _)) = self.held(to, serial, entry) else {
             return;
         };
         held.missing -= 1;
-        let target = &mut held.message.entries[entry];
-        match (result, EntryHeader::decode(&target.header)) {
-            (Ok(payload), Ok(header)) if blocks_match(&payload, header.block_crcs()) => target.payload = payload,
-            (Ok(_), _) => {
-                tracing::error!(%group, index = %target.index, "an old entry's payload fails its checksum on this disk");
-                held.is_void = true;
-            }
-            (Err(error), _) => {
-                tracing::error!(%group, index = %target.index, %error, "an old entry's payload cannot be read");
-                held.is_void = true;
-            }
+        match outcome {
+            Outcome::Found(blocks) => held.message.entries[entry].payload = blocks.concat().into(),
+            Outcome::Unanswered | Outcome::Lost { .. } => held.is_void = true,
         }
         self.advance_outbox(shared, to);
+    }
+
+    /// A message that waits for the payload of this entry, and the disk's block of that payload.
+    fn held(&mut self, to: ReplicaId, serial: u64, entry: usize) -> Option<(&mut Held, u64)> {
+        let outbox = self.outboxes.get_mut(&to)?;
+        let held = outbox.held.iter_mut().find(|held| held.serial == serial)?;
+        let block = *held.reading.get(&entry)?;
+        Some((held, block))
     }
 
     /// Starts reading back the old headers that raft-rs has asked for.
@@ -254,35 +290,38 @@ impl Group {
                 },
             );
             for offset in frames {
-                self.fetch(shared, fetch, offset, FETCH_BYTES);
+                self.fetch(shared, fetch, offset, HeaderRead::Guess);
             }
         }
     }
 
-    fn fetch(&self, shared: &mut Shared, fetch: u64, offset: u64, length: u32) {
+    fn fetch(&self, shared: &mut Shared, fetch: u64, offset: u64, header: HeaderRead) {
+        let length = header.bytes(shared.log.bytes_to_segment_end(offset));
         let purpose = Purpose::Fetch {
             group: self.spec.group,
             fetch,
             offset,
+            header,
         };
-        let length = length.min(shared.log.bytes_to_segment_end(offset));
         shared.read(offset, length, purpose);
     }
 
-    /// A frame's header was read back.
+    /// A frame's header was read back, or the beginning of one.
     pub(crate) fn fetch_read(
         &mut self,
         shared: &mut Shared,
-        (fetch, offset): (u64, u64),
+        (fetch, offset, header): (u64, u64, HeaderRead),
         result: Result<Bytes, DiskFault>,
     ) {
         let group = self.spec.group;
+        if let Some(next) = header.next(&result, shared.log.bytes_to_segment_end(offset)) {
+            return self.fetch(shared, fetch, offset, next);
+        }
         let disk = shared.config.disk;
-        let is_short = result.as_ref().is_ok_and(|bytes| bytes.len() == FETCH_BYTES as usize);
-        match result
+        let entries = result
             .map_err(|fault| fault.to_string())
-            .and_then(|bytes| parse_frame_entries(disk, &bytes, group))
-        {
+            .and_then(|bytes| parse_frame_entries(disk, &bytes, group));
+        match entries {
             Ok(entries) => {
                 for entry in entries {
                     let parked = FetchedEntry {
@@ -292,12 +331,6 @@ impl Group {
                     };
                     self.node.mut_store().park(entry.index.get(), parked);
                 }
-            }
-            // A header that is longer than what is usually read.
-            Err(_)
-                if is_short && FRAME_HEADER_READ_BYTES.min(shared.log.bytes_to_segment_end(offset)) > FETCH_BYTES =>
-            {
-                return self.fetch(shared, fetch, offset, FRAME_HEADER_READ_BYTES);
             }
             Err(error) => tracing::error!(%group, %error, "old entries cannot be read back"),
         }
@@ -321,7 +354,5 @@ fn payload_blocks(header: &Bytes) -> Result<u32, ()> {
     if header.is_empty() {
         return Ok(0);
     }
-    cairn_format::entry::BlockCrcs::of_header(header)
-        .map(|crcs| crcs.count())
-        .map_err(|_| ())
+    BlockCrcs::of_header(header).map(|crcs| crcs.count()).map_err(|_| ())
 }

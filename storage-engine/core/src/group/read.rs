@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cairn_api::block::{Allocation, BlockError, StatusExtent};
 use cairn_api::units::{BLOCK_BYTES, Lba};
-use cairn_format::peer::{BlockPiece, GatewayResult};
+use cairn_format::peer::{BlockPiece, GatewayResult, RepairSource};
 use raft::ReadState;
 
 use super::Group;
 use crate::event::DiskFault;
 use crate::map::Run;
 use crate::mutation::mutated;
+use crate::repair::ask::Loss;
+use crate::repair::{Consumer, Outcome};
 use crate::shared::{Origin, Purpose, Shared, blocks_match};
 use crate::time::Timestamp;
 
@@ -42,18 +44,25 @@ struct Confirming {
 }
 
 enum Piece {
-    Pending { crcs: Vec<u32> },
+    Pending {
+        lba: Lba,
+        /// The disk's.
+        block: u64,
+        crcs: Vec<u32>,
+    },
     Data(Bytes),
+    /// Blocks of which some came from a peer.
+    Repaired(Vec<Bytes>),
     Zeros(u32),
 }
 
 /// A read whose blocks are on their way from the disk.
 struct Gathering {
     origin: Origin,
-    lba: Lba,
     pieces: Vec<Piece>,
     missing: usize,
-    fault: Option<BlockError>,
+    /// The read has failed, or must be asked again.
+    failure: Option<GatewayResult>,
 }
 
 #[derive(Default)]
@@ -165,9 +174,11 @@ impl Group {
             #[allow(clippy::cast_possible_truncation, reason = "a run of a read of at most 256 blocks")]
             let run_blocks = run.blocks() as u32;
             match run {
-                Run::Data { block, crcs, .. } => {
+                Run::Data { lba, block, crcs, .. } => {
                     places.push((pieces.len(), block, run_blocks));
                     pieces.push(Piece::Pending {
+                        lba,
+                        block: block.0,
                         crcs: crcs.into_owned(),
                     });
                 }
@@ -179,10 +190,9 @@ impl Group {
         }
         let gathering = Gathering {
             origin,
-            lba,
             pieces,
             missing: places.len(),
-            fault: None,
+            failure: None,
         };
         if places.is_empty() {
             return self.finish_read(shared, gathering);
@@ -213,27 +223,54 @@ impl Group {
         piece: usize,
         result: Result<Bytes, DiskFault>,
     ) {
-        let group = self.spec.group;
+        let Some(gathering) = self.reads.gathering.get_mut(&read) else {
+            return;
+        };
+        let Some(Piece::Pending { lba, block, crcs }) = gathering.pieces.get_mut(piece) else {
+            return;
+        };
+        let data = match result {
+            Ok(data) if blocks_match(&data, crcs) || mutated!(shared.seeded, ReadUnchecked) => {
+                return self.gathered(shared, read, piece, Ok(Piece::Data(data)));
+            }
+            result => result.ok(),
+        };
+        let loss = Loss {
+            group: self.spec.group,
+            source: RepairSource::Volume,
+            at: lba.0,
+            block: *block,
+            crcs: std::mem::take(crcs),
+            data,
+        };
+        self.find_lost(shared, &loss, Consumer::Read { read, piece });
+    }
+
+    /// What was lost of a piece is found, or will not be.
+    pub(super) fn piece_repaired(&mut self, shared: &mut Shared, read: u64, piece: usize, outcome: Outcome) {
+        let result = match outcome {
+            Outcome::Found(blocks) => Ok(Piece::Repaired(blocks)),
+            Outcome::Unanswered => Err(GatewayResult::Retry),
+            Outcome::Lost { at } => {
+                let reason = format!("block {at} of the volume is damaged on every replica that answers");
+                Err(GatewayResult::Failed(BlockError::Io(reason)))
+            }
+        };
+        self.gathered(shared, read, piece, result);
+    }
+
+    fn gathered(&mut self, shared: &mut Shared, read: u64, piece: usize, result: Result<Piece, GatewayResult>) {
         let Some(gathering) = self.reads.gathering.get_mut(&read) else {
             return;
         };
         gathering.missing -= 1;
-        let lba = gathering.lba;
-        if let Some(Piece::Pending { crcs }) = gathering.pieces.get(piece) {
-            match result {
-                Ok(data) if blocks_match(&data, crcs) || mutated!(shared.seeded, ReadUnchecked) => {
-                    gathering.pieces[piece] = Piece::Data(data);
-                }
-                Ok(_) => {
-                    tracing::error!(%group, %lba, "blocks on this disk fail their checksums");
-                    let reason = "the blocks fail their checksums on the leader's disk".to_owned();
-                    gathering.fault = Some(BlockError::Io(reason));
-                }
-                Err(fault) => {
-                    tracing::error!(%group, %lba, %fault, "blocks cannot be read");
-                    gathering.fault = Some(BlockError::Io(fault.to_string()));
-                }
+        match result {
+            Ok(ready) => gathering.pieces[piece] = ready,
+            // A block that is lost for good is said to be, even if others are still being looked for.
+            Err(failure) if !matches!(gathering.failure, Some(GatewayResult::Failed(_))) => {
+                gathering.failure = Some(failure);
             }
+            Err(_) => {}
         }
         if gathering.missing == 0
             && let Some(done) = self.reads.gathering.remove(&read)
@@ -243,10 +280,8 @@ impl Group {
     }
 
     fn finish_read(&self, shared: &mut Shared, done: Gathering) {
-        let result = match done.fault {
-            Some(fault) => GatewayResult::Failed(fault),
-            None => GatewayResult::Read(done.pieces.into_iter().filter_map(Piece::ready).collect()),
-        };
+        let pieces = || done.pieces.into_iter().flat_map(Piece::ready).collect();
+        let result = done.failure.unwrap_or_else(|| GatewayResult::Read(pieces()));
         shared.reply(self.spec.group, done.origin, result);
     }
 
@@ -271,11 +306,12 @@ impl Group {
 }
 
 impl Piece {
-    fn ready(self) -> Option<BlockPiece> {
+    fn ready(self) -> Vec<BlockPiece> {
         match self {
-            Self::Data(data) => Some(BlockPiece::Data(data)),
-            Self::Zeros(blocks) => Some(BlockPiece::Zeros(blocks)),
-            Self::Pending { .. } => None,
+            Self::Data(data) => vec![BlockPiece::Data(data)],
+            Self::Repaired(blocks) => blocks.into_iter().map(BlockPiece::Data).collect(),
+            Self::Zeros(blocks) => vec![BlockPiece::Zeros(blocks)],
+            Self::Pending { .. } => Vec::new(),
         }
     }
 }

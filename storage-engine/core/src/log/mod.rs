@@ -17,19 +17,14 @@ mod writer;
 
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
-use cairn_format::frame::{FRAME_HEADER_BYTES_MAX, genesis_chain};
+use cairn_format::frame::genesis_chain;
 use cairn_format::superblock::Geometry;
 
 use crate::event::{GroupSpec, IoId};
 
-pub use parse::{FrameEntry, parse_frame_entries};
+pub use parse::{FrameEntry, HeaderRead, parse_frame_entries};
 pub use space::FreeSegments;
 pub use writer::LogWriter;
-
-/// Reading so much from [`Placed::frame_offset`] (or up to the segment's end, if that comes first) holds the whole of a
-/// frame's header.
-#[allow(clippy::cast_possible_truncation, reason = "64 KiB")]
-pub const FRAME_HEADER_READ_BYTES: u32 = FRAME_HEADER_BYTES_MAX as u32;
 
 /// Names a pushed record. Monotonic: when one is durable, all before it are. The first record gets 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

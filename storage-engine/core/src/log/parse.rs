@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId, LogIndex, Term};
+use cairn_api::units::BLOCK_SIZE;
 use cairn_format::frame::{self, Frame, FrameRecord};
+
+use crate::event::DiskFault;
 
 /// An entry as it stands in a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,7 +20,7 @@ pub struct FrameEntry {
     pub payload_block: u64,
 }
 
-/// The entries of `group` in the frame that `bytes` starts with; [`super::FRAME_HEADER_READ_BYTES`] of it are enough.
+/// The entries of `group` in the frame that `bytes` starts with; [`HeaderRead`] says how much of it.
 ///
 /// The headers are copied out, so that keeping one does not keep the whole buffer.
 pub fn parse_frame_entries(disk: DiskId, bytes: &Bytes, group: GroupId) -> Result<Vec<FrameEntry>, String> {
@@ -48,6 +51,45 @@ pub fn parse_frame_entries(disk: DiskId, bytes: &Bytes, group: GroupId) -> Resul
             _ => None,
         })
         .collect())
+}
+
+/// How much is read of a frame to have its header.
+///
+/// Most headers fit the guess. But a read that takes in what follows a header may fail for the sake of a bad sector in a
+/// payload, and the header alone still be good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeaderRead {
+    /// What is enough for most.
+    Guess,
+    /// The first block, which says how long the header is.
+    FirstBlock,
+    /// So many bytes: the header and nothing else.
+    Whole(u32),
+}
+
+impl HeaderRead {
+    /// Bytes to read, of those that are left of the segment.
+    pub fn bytes(self, left: u32) -> u32 {
+        let wanted = match self {
+            Self::Guess => 2 * BLOCK_SIZE,
+            Self::FirstBlock => BLOCK_SIZE,
+            Self::Whole(bytes) => bytes,
+        };
+        wanted.min(left)
+    }
+
+    /// What to read instead, if this did not give the whole of a header; `None` if there is nothing to be gained.
+    pub fn next(self, result: &Result<Bytes, DiskFault>, left: u32) -> Option<Self> {
+        match (self, result) {
+            (Self::Guess, Err(_)) => Some(Self::FirstBlock),
+            (Self::Guess | Self::FirstBlock, Ok(bytes)) => {
+                let header_bytes = u32::try_from(frame::header_bytes_of(bytes).ok()?).ok()?;
+                let is_longer = header_bytes as usize > bytes.len() && header_bytes <= left;
+                is_longer.then_some(Self::Whole(header_bytes))
+            }
+            (Self::FirstBlock | Self::Whole(_), _) => None,
+        }
+    }
 }
 
 /// Where a frame's payload starts.

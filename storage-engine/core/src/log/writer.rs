@@ -1,6 +1,7 @@
 //! The writer: queue, batches, the window of frames under way, the order of durability.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 use cairn_api::ids::DiskId;
@@ -48,8 +49,17 @@ impl Queued {
 struct InFlight {
     io: IoId,
     sequence: u64,
+    /// What it vouches for.
+    durable_upto: u64,
     last_ticket: Ticket,
     is_done: bool,
+}
+
+/// A frame that no durable frame vouches for yet: its sequence, and the disk's blocks that it takes.
+#[derive(Debug)]
+struct Unvouched {
+    sequence: u64,
+    blocks: Range<u64>,
 }
 
 /// Appends records to a disk's log; see the module.
@@ -74,6 +84,8 @@ pub struct LogWriter {
     /// Blocks that the queue takes at most: each record's payload and a frame header of its own.
     queued_blocks: u64,
     in_flight: VecDeque<InFlight>,
+    /// In order. What recovery found is not here: the frame that opens the log vouches for all of it.
+    unvouched: VecDeque<Unvouched>,
     wants_frame: bool,
     is_open: bool,
     seeded: Seeded,
@@ -116,6 +128,7 @@ impl LogWriter {
             queued_bytes: 0,
             queued_blocks: 0,
             in_flight: VecDeque::new(),
+            unvouched: VecDeque::new(),
             wants_frame: true,
             is_open: false,
             seeded: Seeded::default(),
@@ -193,6 +206,13 @@ impl LogWriter {
             );
             self.durable_sequence = frame.sequence;
             self.is_open = true;
+            while self
+                .unvouched
+                .front()
+                .is_some_and(|unvouched| unvouched.sequence <= frame.durable_upto)
+            {
+                self.unvouched.pop_front();
+            }
             durable = Some(frame.last_ticket);
         }
         durable
@@ -205,6 +225,12 @@ impl LogWriter {
     pub fn vouch(&mut self) {
         let is_idle = self.queue.is_empty() && self.in_flight.is_empty() && !self.is_exhausted();
         self.wants_frame |= is_idle && self.vouch_for == self.durable_sequence;
+    }
+
+    /// Whether a durable frame vouches for the one that the disk's block belongs to, so that recovery does not read its
+    /// payload. True of no block before the log is open.
+    pub fn is_vouched(&self, block: u64) -> bool {
+        self.is_open && !self.unvouched.iter().any(|frame| frame.blocks.contains(&block))
     }
 
     /// Blocks of payload that can still be pushed, whatever frames they end up in; queued ones are already subtracted.
@@ -276,8 +302,14 @@ impl LogWriter {
         self.in_flight.push_back(InFlight {
             io,
             sequence,
+            durable_upto: self.durable_sequence,
             last_ticket,
             is_done: false,
+        });
+        let end = self.open.map_or(0, |open| open.cursor);
+        self.unvouched.push_back(Unvouched {
+            sequence,
+            blocks: frame_offset / BLOCK_BYTES..end / BLOCK_BYTES,
         });
         self.next_sequence += 1;
         self.wants_frame = false;

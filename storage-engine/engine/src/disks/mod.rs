@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_api::block::{DeviceInfo, FrontendSession};
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
-use cairn_core::event::{Command, CommandError, CommandReply, GroupSpec, RecoverySummary, Stage};
+use cairn_core::event::{Command, CommandError, CommandReply, Damage, GroupSpec, RecoverySummary, Stage};
 
 pub use observer::{DiskEvent, DiskReporter};
 pub use set::{DiskSet, DiskState, DiskView};
@@ -117,6 +117,8 @@ pub trait DiskObserver: Send + Sync {
     fn on_disk_failed(&self, reason: String);
     /// A stage took so long.
     fn on_measured(&self, stage: Stage, nanos: u64);
+    /// Blocks that the disk had lost were noticed or repaired.
+    fn on_damage(&self, damage: Damage, blocks: u64);
 }
 
 /// Why a command got no answer.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId};
-use cairn_core::event::{RecoverySummary, Stage};
+use cairn_core::event::{Damage, RecoverySummary, Stage};
 use tokio::sync::mpsc;
 
 use super::DiskObserver;
@@ -89,5 +89,9 @@ impl DiskObserver for DiskReporter {
 
     fn on_measured(&self, stage: Stage, nanos: u64) {
         self.metrics.measured(stage, nanos);
+    }
+
+    fn on_damage(&self, damage: Damage, blocks: u64) {
+        self.metrics.damaged(damage, blocks);
     }
 }

@@ -12,7 +12,7 @@ use cairn_api::block::{DeviceInfo, FrontendSession};
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
 use cairn_core::Core;
 use cairn_core::config::{CoreConfig, Limits, Timing};
-use cairn_core::event::{Command, Effect, Event, GroupSpec, RecoverySummary, Stage};
+use cairn_core::event::{Command, Damage, Effect, Event, GroupSpec, RecoverySummary, Stage};
 use cairn_core::time::Timestamp;
 use cairn_format::superblock::{Geometry, Superblock};
 use cairn_reactor::disk::{self, Disk, Owner};
@@ -183,6 +183,10 @@ impl Observer for Adapter {
 
     fn on_measured(&mut self, stage: Stage, nanos: u64) {
         self.observer.on_measured(stage, nanos);
+    }
+
+    fn on_damage(&mut self, damage: Damage, blocks: u64) {
+        self.observer.on_damage(damage, blocks);
     }
 }
 

@@ -48,6 +48,7 @@ impl Collector for EngineCollector {
         };
         stages(&engine, &mut encoder)?;
         disks(&engine, &mut encoder)?;
+        damage(&engine, &mut encoder)?;
         whole(&engine, &mut encoder)
     }
 }
@@ -144,6 +145,31 @@ fn disks(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
             family.encode_family(&[("path", path.as_str())])?,
             u64::from(view.state == DiskState::Ok),
         )?;
+    }
+    Ok(())
+}
+
+fn damage(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
+    let metrics = &engine.metrics;
+    for (name, help, value) in [
+        (
+            "cairn_blocks_damaged",
+            "Blocks that a disk did not return as they were written",
+            &metrics.blocks_damaged,
+        ),
+        (
+            "cairn_blocks_repaired",
+            "Damaged blocks that were fetched from another replica and written back",
+            &metrics.blocks_repaired,
+        ),
+        (
+            "cairn_blocks_unrepairable",
+            "Damaged blocks that no other replica could give",
+            &metrics.blocks_unrepairable,
+        ),
+    ] {
+        let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        counter(descriptor, value.load(Ordering::Relaxed))?;
     }
     Ok(())
 }

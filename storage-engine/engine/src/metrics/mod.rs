@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cairn_api::ids::{DiskId, GroupId};
-use cairn_core::event::Stage;
+use cairn_core::event::{Damage, Stage};
 
 pub use collect::EngineCollector;
 pub use histogram::StageHistogram;
@@ -24,6 +24,9 @@ pub struct Metrics {
     frontend_write: StageHistogram,
     frontend_read: StageHistogram,
     leader_changes: AtomicU64,
+    blocks_damaged: AtomicU64,
+    blocks_repaired: AtomicU64,
+    blocks_unrepairable: AtomicU64,
     led: Mutex<BTreeSet<(DiskId, GroupId)>>,
     /// NBD connections that are negotiating.
     pub nbd_negotiating: AtomicU64,
@@ -60,6 +63,16 @@ impl Metrics {
             ("replication", "write", &self.replication),
             ("commit", "write", &self.commit),
         ]
+    }
+
+    /// Blocks that a disk had lost were noticed or repaired.
+    pub fn damaged(&self, damage: Damage, blocks: u64) {
+        let counter = match damage {
+            Damage::Found => &self.blocks_damaged,
+            Damage::Repaired => &self.blocks_repaired,
+            Damage::Unrepairable => &self.blocks_unrepairable,
+        };
+        counter.fetch_add(blocks, Ordering::Relaxed);
     }
 
     /// A group's leader, as known on that disk, changed.

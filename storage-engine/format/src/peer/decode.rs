@@ -6,7 +6,10 @@ use cairn_api::block::{Allocation, BlockError, StatusExtent};
 use cairn_api::ids::{Epoch, GroupId, LogIndex, ReplicaId, Term};
 use cairn_api::units::{BLOCK_SIZE, Lba};
 
-use super::encode::{ENTRY_FIXED_BYTES, KINDS, MESSAGE_RAFT, MESSAGE_REPLY, MESSAGE_REQUEST};
+use super::encode::{
+    ENTRY_FIXED_BYTES, KINDS, MESSAGE_RAFT, MESSAGE_REPAIR_REPLY, MESSAGE_REPAIR_REQUEST, MESSAGE_REPLY,
+    MESSAGE_REQUEST,
+};
 use super::header::FrameHeader;
 use super::{
     AttachMode, BlockPiece, CONTEXT_BYTES_MAX, GatewayOp, GatewayReply, GatewayRequest, GatewayResult, PeerEntry,
@@ -102,8 +105,8 @@ fn decode_body_as(
     Ok(messages)
 }
 
-struct Decoder<'a> {
-    reader: Reader<'a>,
+pub(super) struct Decoder<'a> {
+    pub(super) reader: Reader<'a>,
     body: &'a Bytes,
     payload: &'a Bytes,
     payload_at: usize,
@@ -116,10 +119,12 @@ impl Decoder<'_> {
             MESSAGE_RAFT => self.raft().map(PeerMessage::Raft),
             MESSAGE_REQUEST => self.request().map(PeerMessage::Request),
             MESSAGE_REPLY => self.reply().map(PeerMessage::Reply),
+            MESSAGE_REPAIR_REQUEST => self.repair_request().map(PeerMessage::RepairRequest),
+            MESSAGE_REPAIR_REPLY => self.repair_reply().map(PeerMessage::RepairReply),
             found => Err(self.reader.unknown(
                 "message kind",
                 u64::from(found),
-                "1 Raft, 2 gateway request, 3 gateway reply",
+                "1 Raft, 2 gateway request, 3 gateway reply, 4 repair request, 5 repair reply",
             )),
         }
     }
@@ -136,7 +141,7 @@ impl Decoder<'_> {
     }
 
     /// The next `blocks` blocks of the payload.
-    fn blocks(&mut self, blocks: u32) -> Result<Bytes, FormatError> {
+    pub(super) fn blocks(&mut self, blocks: u32) -> Result<Bytes, FormatError> {
         if blocks == 0 {
             return Ok(Bytes::new());
         }
@@ -437,7 +442,7 @@ impl Decoder<'_> {
     }
 }
 
-const fn damaged(mismatch: BlockMismatch) -> FormatError {
+pub(super) const fn damaged(mismatch: BlockMismatch) -> FormatError {
     FormatError::Payload {
         structure: STRUCTURE,
         mismatch,

@@ -15,12 +15,14 @@ use crate::entry::{BlockCrcs, ENTRY_BLOCKS_MAX, HEADER_BYTES_MAX};
 pub(super) const MESSAGE_RAFT: u8 = 1;
 pub(super) const MESSAGE_REQUEST: u8 = 2;
 pub(super) const MESSAGE_REPLY: u8 = 3;
+pub(super) const MESSAGE_REPAIR_REQUEST: u8 = 4;
+pub(super) const MESSAGE_REPAIR_REPLY: u8 = 5;
 /// A Raft message's fields in front of its context and entries, the message's kind byte included.
 pub(super) const RAFT_FIXED_BYTES: usize = 94;
 /// An entry's fields in front of its header.
 pub(super) const ENTRY_FIXED_BYTES: usize = 18;
 /// Kind, group, request number and operation of a gateway's request or reply.
-const GATEWAY_FIXED_BYTES: usize = 18;
+pub(super) const GATEWAY_FIXED_BYTES: usize = 18;
 
 /// A frame ready to be sent: the head, then the payload, in order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -59,6 +61,8 @@ pub fn body_bytes_estimate(message: &PeerMessage) -> usize {
             ..
         }) => GATEWAY_FIXED_BYTES + 18 + 4 * block_crcs.len(),
         PeerMessage::Request(_) => GATEWAY_FIXED_BYTES + 33,
+        PeerMessage::RepairRequest(request) => request.body_bytes(),
+        PeerMessage::RepairReply(reply) => reply.body_bytes(),
         PeerMessage::Reply(GatewayReply { result, .. }) => {
             GATEWAY_FIXED_BYTES
                 + match result {
@@ -89,6 +93,8 @@ pub fn encode(messages: &[PeerMessage]) -> EncodedFrame {
             PeerMessage::Raft(raft) => encoder.raft(raft),
             PeerMessage::Request(request) => encoder.request(request),
             PeerMessage::Reply(reply) => encoder.reply(reply),
+            PeerMessage::RepairRequest(request) => encoder.repair_request(request),
+            PeerMessage::RepairReply(reply) => encoder.repair_reply(reply),
         }
     }
     let Encoder { mut body, payload } = encoder;
@@ -117,8 +123,8 @@ pub fn encode(messages: &[PeerMessage]) -> EncodedFrame {
     }
 }
 
-struct Encoder {
-    body: BytesMut,
+pub(super) struct Encoder {
+    pub(super) body: BytesMut,
     payload: Vec<Bytes>,
 }
 
@@ -382,7 +388,7 @@ impl Encoder {
         self.body.put_slice(cut.as_bytes());
     }
 
-    fn push_payload(&mut self, payload: &Bytes) {
+    pub(super) fn push_payload(&mut self, payload: &Bytes) {
         if !payload.is_empty() {
             self.payload.push(payload.clone());
         }

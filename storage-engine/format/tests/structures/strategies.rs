@@ -8,8 +8,9 @@ use cairn_format::checksum::block_crcs;
 use cairn_format::entry::EntryHeader;
 use cairn_format::frame::{FrameInfo, FrameMember, FrameRecord};
 use cairn_format::peer::{
-    AttachMode, BlockPiece, GatewayOp, GatewayReply, GatewayRequest, GatewayResult, Hello, HelloCode, PeerEntry,
-    PeerMessage, RaftKind, RaftMessage,
+    AttachMode, BlockPiece, FoundBlock, GatewayOp, GatewayReply, GatewayRequest, GatewayResult, Hello, HelloCode,
+    PeerEntry, PeerMessage, RaftKind, RaftMessage, RepairRefusal, RepairReply, RepairRequest, RepairSource,
+    WantedBlock,
 };
 use cairn_format::segment::{HeadKind, SegmentHeader};
 use cairn_format::superblock::{Geometry, SEGMENT_SIZE_MIN, SEGMENTS_START_DEFAULT, Superblock};
@@ -246,6 +247,49 @@ fn raft_message() -> impl Strategy<Value = PeerMessage> {
     )
 }
 
+fn repair_request() -> impl Strategy<Value = PeerMessage> {
+    let source = proptest::option::of(any::<(u64, u64)>());
+    let wanted = proptest::collection::btree_map(0_u64..1 << 51, any::<u32>(), 1..=256);
+    (any::<(u64, u64)>(), source, wanted).prop_map(|((group, request), entry, wanted)| {
+        let source = entry.map_or(RepairSource::Volume, |(index, term)| RepairSource::Entry {
+            index: LogIndex(index),
+            term: Term(term),
+        });
+        let places = (0..).zip(wanted);
+        let blocks = places.map(|(place, (lba, crc))| WantedBlock {
+            at: if entry.is_some() { place } else { lba },
+            crc,
+        });
+        PeerMessage::RepairRequest(RepairRequest {
+            group: GroupId(group),
+            request,
+            source,
+            blocks: blocks.collect(),
+        })
+    })
+}
+
+fn repair_reply() -> impl Strategy<Value = PeerMessage> {
+    let missing = proptest::option::of(proptest::sample::select(vec![
+        RepairRefusal::Absent,
+        RepairRefusal::Damaged,
+        RepairRefusal::Busy,
+    ]));
+    let found = proptest::collection::btree_map(0_u64..1 << 51, any::<u8>(), 0..5);
+    (any::<(u64, u64)>(), missing, found).prop_map(|((group, request), missing, found)| {
+        let blocks = found.into_iter().map(|(at, seed)| FoundBlock {
+            at,
+            data: payload(1, seed),
+        });
+        PeerMessage::RepairReply(RepairReply {
+            group: GroupId(group),
+            request,
+            blocks: blocks.collect(),
+            missing,
+        })
+    })
+}
+
 fn gateway_op() -> impl Strategy<Value = GatewayOp> {
     let lba = (0_u64..1 << 50).prop_map(Lba);
     let blocks = 1_u64..1 << 50;
@@ -329,6 +373,8 @@ fn gateway_result() -> impl Strategy<Value = GatewayResult> {
 pub(crate) fn peer_message() -> impl Strategy<Value = PeerMessage> {
     prop_oneof![
         raft_message(),
+        repair_request(),
+        repair_reply(),
         (any::<(u64, u64)>(), gateway_op()).prop_map(|((group, request), op)| {
             PeerMessage::Request(GatewayRequest {
                 group: GroupId(group),

@@ -407,7 +407,7 @@ impl Cluster {
             } => {
                 self.nodes[number].leaders.insert(group, (leader, is_local));
             }
-            Effect::Measured { .. } => {}
+            Effect::Damage { .. } | Effect::Measured { .. } => {}
         }
     }
 

@@ -1,11 +1,14 @@
 //! What a core may hold, at most.
 
+use cairn_core::WRITE_BACKS_MAX;
+use cairn_core::log::FRAMES_IN_FLIGHT_MAX;
+
 use crate::cluster::Cluster;
 
 use super::Run;
 
-/// Writes of one disk under way: the log's window.
-const WRITES_MAX: usize = 2;
+/// Writes of one disk under way: the log's window, and repairs beside it.
+const WRITES_MAX: usize = FRAMES_IN_FLIGHT_MAX + WRITE_BACKS_MAX;
 /// Beyond the bound of a link: messages that are not counted against it (answers, requests) and the last that passed.
 const LINK_SLACK: usize = 8 << 20;
 /// Events that a node has not been handed yet, unless it is paused.

@@ -5,9 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_api::block::{Allocation, BlockError, BlockOp, BlockReply};
 use cairn_api::ids::GroupId;
-use cairn_api::units::Lba;
 use cairn_core::event::{Command, CommandReply, DeviceId};
-use cairn_core::map::Slot;
 
 use cairn_history::rng::Rng;
 use cairn_sim::cluster::{Cluster, SECOND, Setup, read_bytes};
@@ -273,42 +271,6 @@ fn allocation_is_told_in_bytes() {
         panic!("no status")
     };
     assert_eq!(extents.len(), 1);
-}
-
-#[test]
-fn a_flipped_bit_is_an_error_and_never_data() {
-    let mut cluster = Cluster::new(Setup::new(18));
-    let spec = cluster.spec(VOLUME, BLOCKS, 3);
-    cluster.create(&spec);
-    let device = cluster.open(0, &spec);
-    assert_eq!(
-        cluster.call(0, device, write(0, vec![5; 16 * 4096])),
-        Ok(BlockReply::Done)
-    );
-    let leader = cluster.leader(VOLUME).unwrap();
-    let map = cluster.nodes[leader].core.as_ref().unwrap().map(VOLUME).unwrap();
-    let Slot::Data { block, .. } = map.slot(Lba(7)) else {
-        panic!("nothing at block 7")
-    };
-    cluster.nodes[leader].disk.rot(block.0 * 4096);
-    let reply = cluster.call(
-        0,
-        device,
-        BlockOp::Read {
-            offset: 0,
-            length: 16 * 4096,
-        },
-    );
-    assert!(matches!(reply, Err(BlockError::Io(_))), "{reply:?}");
-    let bytes = read_bytes(cluster.call(
-        0,
-        device,
-        BlockOp::Read {
-            offset: 0,
-            length: 7 * 4096,
-        },
-    ));
-    assert!(bytes.iter().all(|byte| *byte == 5), "the blocks beside it are served");
 }
 
 #[test]

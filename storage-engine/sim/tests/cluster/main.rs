@@ -19,4 +19,5 @@ mod full_disk;
 mod guards;
 mod io;
 mod lease;
+mod repair;
 mod soak;

@@ -4,7 +4,8 @@ use cairn_api::ids::GroupId;
 use cairn_api::units::BLOCK_BYTES;
 
 use super::{DISK, Rig, tail_of};
-use crate::log::{FRAME_HEADER_READ_BYTES, LogSettings, Record, Ticket, parse_frame_entries};
+use crate::event::DiskFault;
+use crate::log::{HeaderRead, LogSettings, Record, Ticket, parse_frame_entries};
 
 #[test]
 fn records_that_wait_share_a_frame() {
@@ -109,7 +110,7 @@ fn placed_entries_can_be_read_back_by_their_frame() {
     let placed = rig.under_way[0].placed.clone();
     rig.settle();
     let offset = placed[0].frame_offset;
-    let length = FRAME_HEADER_READ_BYTES.min(rig.writer.bytes_to_segment_end(offset));
+    let length = HeaderRead::Guess.bytes(rig.writer.bytes_to_segment_end(offset));
     let bytes = rig.disk.read(offset, length).unwrap();
     let entries = parse_frame_entries(DISK, &bytes, GroupId(2)).unwrap();
     assert_eq!(entries.len(), 3);
@@ -120,6 +121,53 @@ fn placed_entries_can_be_read_back_by_their_frame() {
     assert_eq!(placed[1].payload_block, 0);
     assert_eq!(placed[2].payload_block, placed[0].payload_block + 2);
     assert_eq!(parse_frame_entries(DISK, &bytes, GroupId(3)), Ok(Vec::new()));
+}
+
+#[test]
+fn a_header_of_any_length_is_read_around_bad_sectors_in_a_few_steps() {
+    let mut rig = Rig::new(4);
+    for _ in 0..200 {
+        rig.push_entry(1);
+    }
+    rig.compose();
+    let fault = || Err(DiskFault::Os("bad sector".to_owned()));
+    let left = rig.writer.bytes_to_segment_end(rig.under_way[0].placed[0].frame_offset);
+    assert_eq!(HeaderRead::Guess.next(&fault(), left), Some(HeaderRead::FirstBlock));
+    assert_eq!(HeaderRead::FirstBlock.next(&fault(), left), None);
+    let mut buffers = rig.under_way[0].buffers.iter();
+    let header = buffers.rfind(|buffer| buffer.starts_with(b"CAIRNFRM")).unwrap();
+    let whole = header.len() as u32;
+    assert!(whole > 2 * 4096, "{whole} bytes of header");
+    for (read, bytes) in [(HeaderRead::Guess, 8192), (HeaderRead::FirstBlock, 4096)] {
+        let result = Ok(header.slice(..bytes));
+        assert_eq!(read.next(&result, left), Some(HeaderRead::Whole(whole)));
+        assert_eq!(read.next(&result, whole - 1), None, "not beyond its segment");
+    }
+    assert_eq!(HeaderRead::Guess.next(&Ok(header.clone()), left), None);
+    assert_eq!(HeaderRead::Whole(whole).next(&Ok(header.slice(..4096)), left), None);
+    assert_eq!(HeaderRead::Whole(whole).next(&fault(), left), None);
+}
+
+#[test]
+fn a_frame_is_vouched_for_by_a_durable_later_one_only() {
+    let mut rig = Rig::new(4);
+    rig.push_entry(2);
+    rig.compose();
+    let first = rig.under_way[0].placed[0].payload_block;
+    assert!(!rig.writer.is_vouched(1000), "not open yet");
+    rig.settle();
+    assert!(!rig.writer.is_vouched(first) && !rig.writer.is_vouched(first + 1));
+    assert!(rig.writer.is_vouched(first + 2), "no block of any frame");
+    rig.push_entry(1);
+    rig.compose();
+    let second = rig.under_way[0].placed[0].payload_block;
+    assert!(!rig.writer.is_vouched(first), "the frame that vouches is not durable");
+    rig.settle();
+    assert!(rig.writer.is_vouched(first) && !rig.writer.is_vouched(second));
+    rig.writer.vouch();
+    rig.compose();
+    rig.settle();
+    assert!(rig.writer.is_vouched(second));
 }
 
 #[test]
