@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// The first round's seed; each further round has the next.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Tells what happened in every round, and every stall, not only where something was wrong.
+    #[arg(long)]
+    story: bool,
     /// Writes the figures to this file, as a JSON object.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -38,6 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let wanted = chaos::Options {
         seed: options.seed,
         time: Duration::from_secs(options.minutes * 60),
+        story: options.story,
         ..chaos::Options::default()
     };
     let figures = chaos::run(&binaries, &wanted, |line| {
@@ -62,11 +66,19 @@ fn print(figures: &Figures) {
                 of_kind.injected.to_string(),
                 of_kind.skipped.to_string(),
                 format!("{:.2}", of_kind.longest_stall.as_secs_f64()),
+                format!("{:.2}", of_kind.longest_recovery.as_secs_f64()),
             ]
         })
         .collect();
     println!();
-    table::print(&["fault", "injected", "not possible then", "longest stall s"], &rows);
+    let head = [
+        "fault",
+        "injected",
+        "not possible then",
+        "longest stall s",
+        "longest recovery s",
+    ];
+    table::print(&head, &rows);
     println!();
     figures.lines().iter().for_each(|line| println!("{line}"));
 }

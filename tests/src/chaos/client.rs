@@ -26,8 +26,13 @@ use crate::nbd::{Client as Nbd, Command, Dialect, Reply, wire};
 
 const SECTOR_BYTES: u64 = SECTOR as u64;
 const BLOCK_SECTORS: u64 = 8;
-/// Requests in flight on one connection.
+/// Requests in flight on one connection while answers come.
 const DEPTH: usize = 4;
+/// While none come, one more is sent now and then, up to so many. An engine that wakes up then finds requests in its sockets
+/// that are younger than what others were told meanwhile: the ones that it must not answer from what it remembers.
+const DEPTH_MAX: usize = 24;
+/// The pause between those.
+const TRICKLE: Duration = Duration::from_millis(250);
 /// The longest pause between two requests of a connection. The log is not compacted, so what a round writes must fit.
 const PAUSE_US_MAX: u64 = 9_000;
 /// A request covers at most so many blocks, now and then.
@@ -71,6 +76,19 @@ struct Session {
     /// A write of this connection was acknowledged.
     has_held: bool,
     next_send: Instant,
+    next_trickle: Instant,
+}
+
+impl Session {
+    /// Whether it is time for one more request.
+    fn may_send(&self) -> bool {
+        let now = Instant::now();
+        match self.flights.len() {
+            0..DEPTH => self.next_send <= now,
+            DEPTH..DEPTH_MAX => self.next_send.max(self.next_trickle) <= now,
+            _ => false,
+        }
+    }
 }
 
 /// Why a connection is over.
@@ -165,6 +183,7 @@ impl Client {
             flights: BTreeMap::new(),
             has_held: false,
             next_send: Instant::now(),
+            next_trickle: Instant::now(),
         };
         let end = self.serve(&mut session);
         match end {
@@ -193,8 +212,10 @@ impl Client {
             if is_unwanted || oldest.is_some_and(|sent| sent.elapsed() > PATIENCE) {
                 return End::Gone;
             }
-            while !is_leaving && session.flights.len() < DEPTH && session.next_send <= Instant::now() {
-                session.next_send = Instant::now() + Duration::from_micros(self.rng.below(PAUSE_US_MAX));
+            while !is_leaving && session.may_send() {
+                let pause = Duration::from_micros(self.rng.below(PAUSE_US_MAX));
+                session.next_send = Instant::now() + pause;
+                session.next_trickle = Instant::now() + TRICKLE;
                 match self.send(session) {
                     Ok(true) => {}
                     Ok(false) => return End::Gone,

@@ -1,6 +1,7 @@
 //! Carries out a plan: begins each fault in its time, ends it, and keeps account of what is up, down and damaged.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -17,8 +18,14 @@ use super::stage::Stage;
 use super::storm;
 use crate::cluster::Cluster;
 
+/// A holder that sleeps for less has its volume taken by force; after more it counts as gone anyhow.
+const WITHOUT_FORCE_MIN: Duration = Duration::from_millis(6_500);
+/// How long an answer may take to the question who leads.
+const LEADER_ASKED_MAX: Duration = Duration::from_millis(1_500);
 /// How often the director looks whether an engine has ended.
 const GLANCE: Duration = Duration::from_millis(50);
+/// An act that is later than this puts off all that follow.
+const LATE_MAX: Duration = Duration::from_millis(500);
 /// How long an engine may take to end after SIGTERM, whatever else is wrong.
 const END_MAX: Duration = Duration::from_secs(20);
 /// How long an engine may take to refuse a damaged disk.
@@ -62,7 +69,7 @@ pub(super) struct Active {
 pub(super) struct Director<'a> {
     pub(super) stage: &'a Arc<Stage>,
     pub(super) cluster: &'a mut Cluster,
-    plan: &'a Plan,
+    pub(super) plan: &'a Plan,
     pub(super) processes: Vec<Process>,
     active: BTreeMap<usize, Active>,
     agenda: BTreeMap<(Duration, u64), Act>,
@@ -71,7 +78,8 @@ pub(super) struct Director<'a> {
     pub(super) filler: Option<Filler>,
     errands: Vec<JoinHandle<()>>,
     rng: Rng,
-    pub(super) story: Vec<String>,
+    /// What happened, and when since the round's start.
+    pub(super) story: Vec<(Duration, String)>,
     pub(super) figures: Figures,
 }
 
@@ -109,6 +117,7 @@ impl<'a> Director<'a> {
             self.watch()?;
             glance(self)?;
             let now = self.stage.elapsed();
+            self.put_off(now);
             match self.agenda.first_entry() {
                 Some(entry) if entry.key().0 <= now => match entry.remove() {
                     Act::Begin(index) => self.begin(index)?,
@@ -119,6 +128,16 @@ impl<'a> Director<'a> {
             }
         }
         Ok(())
+    }
+
+    /// An act that took long, or a machine that stood still, must not make all that follows happen at once.
+    fn put_off(&mut self, now: Duration) {
+        let due = self.agenda.first_key_value().map_or(now, |((due, _), _)| *due);
+        let late = now.saturating_sub(due);
+        if late > LATE_MAX {
+            let agenda = std::mem::take(&mut self.agenda).into_iter();
+            self.agenda = agenda.map(|((due, number), act)| ((due + late, number), act)).collect();
+        }
     }
 
     /// Looks for what must not be: a violation, or an engine that ended by itself.
@@ -135,7 +154,8 @@ impl<'a> Director<'a> {
             if self.processes[index] != Process::Ending {
                 bail!("engine {} ended by itself with {status}", self.name(index));
             }
-            if !status.success() {
+            // An engine that has just begun to start may not have come to minding signals yet, and has nothing to lose.
+            if !status.success() && status.signal() != Some(Signal::SIGTERM as i32) {
                 bail!("engine {} ended with {status} after SIGTERM", self.name(index));
             }
             self.cluster.engines[index].wait_exit(END_MAX)?;
@@ -151,9 +171,8 @@ impl<'a> Director<'a> {
         self.cluster.engines[index].config.name.clone()
     }
 
-    fn tell(&mut self, what: &str) {
-        self.story
-            .push(format!("{:9.3} s  {what}", self.stage.elapsed().as_secs_f64()));
+    pub(super) fn tell(&mut self, what: &str) {
+        self.story.push((self.stage.elapsed(), what.to_owned()));
     }
 
     fn begin(&mut self, index: usize) -> Result<()> {
@@ -191,16 +210,38 @@ impl<'a> Director<'a> {
         let first = match episode.victim {
             Victim::Engine(index) => index,
             Victim::Holder(volume) => self.stage.volumes[volume].site(),
+            Victim::Leader(volume) => self.leader(volume),
+        };
+        let first = match episode.kind {
+            Kind::TakeOver => self.stage.volumes[episode.volume].site(),
+            _ => first,
         };
         let second = (first + episode.step) % count;
         match episode.kind {
-            Kind::KillTwo | Kind::PairCut => vec![first, second],
+            Kind::KillTwo | Kind::PairCut | Kind::TakeOver => vec![first, second],
             Kind::KillAll | Kind::StopAll | Kind::LossEverywhere => (0..count).collect(),
             Kind::Rot => vec![self.plan.damaged],
             Kind::Disconnect | Kind::Detach | Kind::FillDisk => Vec::new(),
             Kind::Move => vec![second],
             _ => vec![first],
         }
+    }
+
+    /// Who leads a volume. Where leadership follows the writers, that need not be asked; and nobody may be able to tell.
+    fn leader(&self, volume: usize) -> usize {
+        let volume = &self.stage.volumes[volume];
+        if !self.plan.keeps_leadership {
+            return volume.site();
+        }
+        let tool = self
+            .cluster
+            .cairn()
+            .args(["volume", "show", &volume.name, "-o", "json"]);
+        let shown = tool.timeout(LEADER_ASKED_MAX).ok().and_then(|ran| ran.json());
+        let leader = shown.ok().and_then(|shown| shown["leader"].as_str().map(str::to_owned));
+        let engines = &self.cluster.engines;
+        let index = leader.and_then(|name| engines.iter().position(|engine| engine.config.name == name));
+        index.unwrap_or_else(|| volume.site())
     }
 
     /// Begins a fault. Says whether it could be.
@@ -227,6 +268,7 @@ impl<'a> Director<'a> {
                 }
                 Ok(!up.is_empty())
             }
+            Kind::TakeOver => self.take_over(episode, active),
             kind if storm::is_weather(kind) => Ok(!up.is_empty()),
             Kind::Disconnect => {
                 self.stage.volumes[episode.volume].drop_connections();
@@ -235,7 +277,7 @@ impl<'a> Director<'a> {
             Kind::Move => Ok(self.move_writers(episode.volume, active.engines[0])),
             Kind::Detach => self.detach(episode.volume),
             Kind::Rot => self.rot(active),
-            Kind::BreakLog => self.break_log(active.engines[0]),
+            Kind::BreakLog => self.break_log(active),
             Kind::FillDisk => {
                 let network = Arc::clone(&self.stage.fabric);
                 self.filler = Some(Filler::start(self.cluster, network)?);
@@ -288,6 +330,27 @@ impl<'a> Director<'a> {
         !is_out
     }
 
+    /// The holder sleeps, or hears nothing, while its clients go on sending for a moment; then they go elsewhere.
+    fn take_over(&mut self, episode: &Episode, active: &Active) -> Result<bool> {
+        let (holder, heir) = (active.engines[0], active.engines[1]);
+        if self.processes[holder] != Process::Up || self.processes[heir] != Process::Up {
+            return Ok(false);
+        }
+        if storm::is_cut_when_taken(active.amount) {
+            let mut weather = storm::of(self.active.values(), self.processes.len());
+            storm::add(&mut weather, active, self.processes.len());
+            self.stage.fabric.set(&weather)?;
+        } else {
+            self.cluster.engines[holder].pause()?;
+            self.processes[holder] = Process::Paused;
+        }
+        thread::sleep(Duration::from_millis(30 + active.amount / 8 % 120));
+        if episode.length < WITHOUT_FORCE_MIN {
+            self.detach(episode.volume)?;
+        }
+        Ok(self.move_writers(episode.volume, heir))
+    }
+
     /// The control API may take its time, or fail, when engines are down: it is asked from beside.
     fn detach(&mut self, volume: usize) -> Result<bool> {
         let name = self.stage.volumes[volume].name.clone();
@@ -305,24 +368,37 @@ impl<'a> Director<'a> {
     }
 
     fn rot(&mut self, active: &Active) -> Result<bool> {
-        let disk = self.cluster.engines[self.plan.damaged].config.disks[0].clone();
+        let engine = self.plan.damaged;
+        let disk = self.cluster.engines[engine].config.disks[0].clone();
+        let was_up = self.processes[engine] == Process::Up;
+        if was_up && active.amount.is_multiple_of(2) {
+            self.kill(&[engine])?;
+        }
         let count = usize::try_from(1 + active.amount % ROT_BLOCKS_MAX)?;
         self.stage.has_rot.store(true, std::sync::atomic::Ordering::SeqCst);
         let changed = damage::rot(&disk, count, &mut self.rng)?;
         self.figures.rotted += changed;
         self.tell(&format!("{changed} payload blocks of {} corrupted", disk.display()));
+        if was_up {
+            self.start(engine)?;
+        }
         Ok(changed > 0)
     }
 
     /// Damages the log of an engine, which must refuse its disk by name and stay out; others go on without it.
-    fn break_log(&mut self, engine: usize) -> Result<bool> {
-        self.kill(&[engine])?;
+    fn break_log(&mut self, active: &Active) -> Result<bool> {
+        let engine = active.engines[0];
+        if active.amount.is_multiple_of(2) {
+            self.kill(&[engine])?;
+        }
         let disk = self.cluster.engines[engine].config.disks[0].clone();
         let Some(sequence) = damage::break_log(&disk, &mut self.rng)? else {
             self.start(engine)?;
             return Ok(false);
         };
         self.tell(&format!("frame {sequence} of {} damaged", disk.display()));
+        // A running engine has no reason to read it; it finds it when it starts.
+        self.kill(&[engine])?;
         let before = self.cluster.engines[engine].log().len();
         self.cluster.engines[engine].start()?;
         let name = self.name(engine);
@@ -361,7 +437,7 @@ impl<'a> Director<'a> {
             Kind::Kill | Kind::KillTwo | Kind::KillAll => {
                 active.engines.iter().try_for_each(|engine| self.start(*engine))?;
             }
-            Kind::Stop | Kind::StopAll => {
+            Kind::Stop | Kind::StopAll | Kind::TakeOver => {
                 active.engines.iter().try_for_each(|engine| self.resume(*engine))?;
             }
             _ => {}

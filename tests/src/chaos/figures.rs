@@ -30,6 +30,9 @@ pub struct OfKind {
     pub skipped: u64,
     /// The longest time without an acknowledged write to some volume while it was at work, or shortly after.
     pub longest_stall: Duration,
+    /// The longest time from its end to the next acknowledged write to every volume, of those times in which no other
+    /// fault was at work.
+    pub longest_recovery: Duration,
 }
 
 /// All figures of a run.
@@ -89,6 +92,9 @@ impl Figures {
                 .unwrap_or_default();
             let of_kind = self.kinds.entry(window.kind).or_default();
             of_kind.longest_stall = of_kind.longest_stall.max(stall);
+            if let Some(recovery) = recovery(stage, windows, window) {
+                of_kind.longest_recovery = of_kind.longest_recovery.max(recovery);
+            }
         }
     }
 
@@ -155,6 +161,7 @@ impl Figures {
                     "injected": of_kind.injected,
                     "skipped": of_kind.skipped,
                     "longest_stall_ms": millis(of_kind.longest_stall),
+                    "longest_recovery_ms": millis(of_kind.longest_recovery),
                 });
                 (kind.name(), value)
             })
@@ -178,6 +185,17 @@ impl Figures {
             "replicas_compared": self.replicas,
         })
     }
+}
+
+/// How long after the end of a fault every volume had acknowledged a write again; nothing if another fault came between.
+fn recovery(stage: &Stage, windows: &[Window], ended: &Window) -> Option<Duration> {
+    let times = stage.volumes.iter().map(|volume| volume.recorder.recovery(ended.to));
+    let longest = times.collect::<Option<Vec<Duration>>>()?.into_iter().max()?;
+    let again = ended.to + u64::try_from(longest.as_nanos()).ok()?;
+    let is_disturbed = windows
+        .iter()
+        .any(|other| other.from <= again && other.to > ended.to && other.from != ended.from);
+    (!is_disturbed).then_some(longest)
 }
 
 fn millis(time: Duration) -> u64 {

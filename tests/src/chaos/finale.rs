@@ -52,9 +52,7 @@ pub(super) fn finish(director: &mut Director<'_>, load: Load) -> Result<()> {
     if let Some(full) = full {
         director.leave(full);
         let name = director.cluster.engines[full].config.name.clone();
-        director
-            .story
-            .push(format!("             the disk of {name} was filled"));
+        director.tell(&format!("the disk of {name} was filled"));
     }
     serves_again(director.stage)?;
     load.finish()?;
@@ -70,8 +68,27 @@ pub(super) fn finish(director: &mut Director<'_>, load: Load) -> Result<()> {
             engine.config.name
         );
     }
+    if director.plan.keeps_leadership {
+        let_leadership_follow(director, &running)?;
+    }
     let compared = compare(director.stage, director.cluster, &running, &whole)?;
     director.figures.replicas += compared;
+    Ok(())
+}
+
+/// Starts the engines anew with leadership that follows writers, which the comparison needs.
+fn let_leadership_follow(director: &mut Director<'_>, engines: &[usize]) -> Result<()> {
+    for engine in engines {
+        let engine = &mut director.cluster.engines[*engine];
+        engine.kill()?;
+        engine.config.move_leadership = true;
+    }
+    for engine in engines {
+        director.cluster.engines[*engine].start()?;
+    }
+    for engine in engines {
+        director.cluster.engines[*engine].wait_ready(READY_MAX)?;
+    }
     Ok(())
 }
 

@@ -52,6 +52,8 @@ pub struct Options {
     pub time: Duration,
     /// How long each round has its faults.
     pub round: Duration,
+    /// Whether what happened is told of rounds in which nothing was wrong, too.
+    pub story: bool,
 }
 
 impl Default for Options {
@@ -60,6 +62,7 @@ impl Default for Options {
             seed: 1,
             time: Duration::from_secs(180),
             round: Duration::from_secs(45),
+            story: false,
         }
     }
 }
@@ -78,7 +81,7 @@ pub fn run(binaries: &Binaries, options: &Options, mut tell: impl FnMut(&str) + 
                 let fabric = Arc::new(Fabric::new(round::ENGINES)?);
                 // This thread only: whoever called stays where he is.
                 fabric.enter()?;
-                round::run(binaries, &fabric, seed, options.round, &mut figures, &mut tell)
+                round::run(binaries, &fabric, seed, options, &mut figures, &mut tell)
             };
             let done = scope.spawn(work).join();
             done.map_err(|_| anyhow!("the round's thread panicked"))?

@@ -46,11 +46,14 @@ pub enum Kind {
     Disconnect,
     /// The writers of a volume go to another engine, with what is in flight left behind.
     Move,
+    /// The engine that holds a volume is stopped, or cut off from its peers, with writes in flight; the writers go to
+    /// another engine, with or without a forced detach; and the old holder wakes up.
+    TakeOver,
     /// The control API takes a volume away from its holder.
     Detach,
     /// Payload blocks of one disk change under the engine, running or not.
     Rot,
-    /// A frame in the middle of one disk's log is damaged while its engine is stopped: it must refuse to start.
+    /// A frame in the middle of one disk's log is damaged, its engine running or not: when it starts it must refuse.
     BreakLog,
     /// One engine's disk is filled by a volume of its own.
     FillDisk,
@@ -58,7 +61,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of a report.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Kill,
         Self::KillTwo,
         Self::KillAll,
@@ -76,6 +79,7 @@ impl Kind {
         Self::ClientsCut,
         Self::Disconnect,
         Self::Move,
+        Self::TakeOver,
         Self::Detach,
         Self::Rot,
         Self::BreakLog,
@@ -102,6 +106,7 @@ impl Kind {
             Self::ClientsCut => "clients cut off",
             Self::Disconnect => "clients drop connections",
             Self::Move => "writers move",
+            Self::TakeOver => "taken from a sleeping holder",
             Self::Detach => "forced detach",
             Self::Rot => "payload blocks corrupted",
             Self::BreakLog => "log frame corrupted",
@@ -112,7 +117,7 @@ impl Kind {
     /// How often it is in a deck; what happens to disks is dealt apart.
     fn copies(self) -> usize {
         match self {
-            Self::Kill | Self::Stop => 3,
+            Self::Kill | Self::Stop | Self::TakeOver => 3,
             Self::KillAll | Self::CutOff | Self::Move => 2,
             Self::BreakLog | Self::FillDisk | Self::Rot => 0,
             _ => 1,
@@ -126,6 +131,7 @@ impl Kind {
             Self::Kill | Self::KillTwo | Self::KillAll => (0, 5_000),
             Self::Stop | Self::CutOff | Self::Isolate | Self::Deaf | Self::Mute | Self::PairCut => (200, 8_000),
             Self::ClientsCut => (500, 8_000),
+            Self::TakeOver => (600, 9_000),
             Self::StopAll => (200, 4_000),
             Self::Loss | Self::LossEverywhere | Self::Clog => (2_000, 8_000),
             _ => (0, 0),
@@ -146,6 +152,8 @@ pub(super) enum Victim {
     Engine(usize),
     /// The engine through which this volume is written at that moment; leadership follows it there.
     Holder(usize),
+    /// The engine that leads this volume at that moment, as far as anybody can tell.
+    Leader(usize),
 }
 
 /// One fault.
@@ -170,12 +178,16 @@ pub(super) struct Plan {
     pub(super) episodes: Vec<Episode>,
     /// The one engine whose disk is damaged.
     pub(super) damaged: usize,
+    /// Leadership stays where elections put it, instead of following the writers: then a holder and its leader are two
+    /// engines most of the time, and what a holder sent can be late without being lost.
+    pub(super) keeps_leadership: bool,
 }
 
 /// Draws a round of so many engines and volumes; nothing begins in its last seconds.
 pub(super) fn draw(seed: u64, length: Duration, engines: usize, volumes: usize) -> Plan {
     let mut rng = Rng::new(seed ^ 0x504C_414E);
     let damaged = rng.pick(engines);
+    let keeps_leadership = rng.chance(40);
     let mut deck = shuffled(&mut rng);
     let mut episodes = Vec::new();
     let mut at = Duration::from_millis(rng.between(800, 2_000));
@@ -206,7 +218,11 @@ pub(super) fn draw(seed: u64, length: Duration, engines: usize, volumes: usize) 
         episodes.push(episode);
         episodes.sort_by_key(|episode| episode.at);
     }
-    Plan { episodes, damaged }
+    Plan {
+        episodes,
+        damaged,
+        keeps_leadership,
+    }
 }
 
 fn shuffled(rng: &mut Rng) -> Vec<Kind> {
@@ -231,10 +247,10 @@ fn one(rng: &mut Rng, kind: Kind, at: Duration, engines: usize, volumes: usize) 
     };
     Episode {
         kind,
-        victim: if rng.chance(60) {
-            Victim::Holder(volume)
-        } else {
-            Victim::Engine(rng.pick(engines))
+        victim: match rng.below(100) {
+            0..35 => Victim::Holder(volume),
+            35..70 => Victim::Leader(volume),
+            _ => Victim::Engine(rng.pick(engines)),
         },
         step: 1 + rng.pick(engines.saturating_sub(1)),
         volume,

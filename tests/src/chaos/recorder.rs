@@ -98,6 +98,21 @@ impl Recorder {
         let gaps = acknowledged.windows(2).filter(begins);
         Duration::from_nanos(gaps.map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(0))
     }
+
+    /// The time from `at` to the next acknowledged write, if there is one.
+    pub(super) fn recovery(&self, at: u64) -> Option<Duration> {
+        let acknowledged = lock(&self.acknowledged);
+        let next = acknowledged.iter().find(|time| **time >= at);
+        next.map(|time| Duration::from_nanos(time - at))
+    }
+
+    /// Times of at least `least` without an acknowledged write: from and to.
+    pub(super) fn gaps(&self, least: Duration) -> Vec<(Duration, Duration)> {
+        let acknowledged = lock(&self.acknowledged);
+        let pairs = acknowledged.windows(2);
+        let gaps = pairs.map(|pair| (Duration::from_nanos(pair[0]), Duration::from_nanos(pair[1])));
+        gaps.filter(|(from, to)| to.saturating_sub(*from) >= least).collect()
+    }
 }
 
 /// A panic in here is caught before it could leave a lock behind that nobody may take.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::Options;
 use super::director::Director;
 use super::figures::Figures;
 use super::finale;
@@ -25,26 +26,30 @@ const VOLUME_BLOCKS: u64 = 1024;
 const DISK_BYTES: u64 = 768 << 20;
 /// How often a line of progress is told.
 const TELL_PERIOD: Duration = Duration::from_secs(10);
+/// Stalls of at least this are told among the faults.
+const STALL_TOLD: Duration = Duration::from_millis(1_500);
 /// Lines of each engine's log in the report of a failure.
 const LOG_LINES: usize = 40;
 
-/// Runs the round of `seed`, with faults for `length`.
+/// Runs the round of `seed`.
 pub(super) fn run(
     binaries: &Binaries,
     fabric: &Arc<Fabric>,
     seed: u64,
-    length: Duration,
+    options: &Options,
     figures: &mut Figures,
     tell: &mut (impl FnMut(&str) + Send),
 ) -> Result<()> {
-    let options = ClusterOptions {
+    let length = options.round;
+    let plan = plan::draw(seed, length, ENGINES, VOLUMES);
+    let cluster_options = ClusterOptions {
         engines: ENGINES,
         disk_bytes: DISK_BYTES,
         fabric: Some(Arc::clone(fabric)),
+        keep_leadership: (0..ENGINES).filter(|_| plan.keeps_leadership).collect(),
         ..ClusterOptions::default()
     };
-    let mut cluster = Cluster::start(binaries, &options)?;
-    let plan = plan::draw(seed, length, ENGINES, VOLUMES);
+    let mut cluster = Cluster::start(binaries, &cluster_options)?;
     let stage = Arc::new(set_up(fabric, &cluster)?);
     let load = Load::start(&stage, seed)?;
     let mut director = Director::new(&stage, &mut cluster, &plan, seed);
@@ -73,9 +78,11 @@ pub(super) fn run(
         sum.skipped += of_kind.skipped;
     }
     figures.take(&stage, &director.windows);
-    let story = std::mem::take(&mut director.story).join("\n");
+    let story = tale(std::mem::take(&mut director.story), &stage);
     if result.is_err() {
         cluster.keep_files();
+    } else if options.story {
+        tell(&format!("seed {seed}:\n{story}"));
     }
     result.with_context(|| {
         format!(
@@ -95,6 +102,25 @@ fn set_up(fabric: &Arc<Fabric>, cluster: &Cluster) -> Result<Stage> {
     }
     let gateways = cluster.engines.iter().map(Engine::nbd_tcp).collect();
     Ok(Stage::new(Arc::clone(fabric), gateways, volumes))
+}
+
+/// What happened, with the stalls among the faults, in the order of time.
+fn tale(mut lines: Vec<(Duration, String)>, stage: &Stage) -> String {
+    for volume in &stage.volumes {
+        for (from, to) in volume.recorder.gaps(STALL_TOLD) {
+            let took = (to - from).as_secs_f64();
+            lines.push((
+                from,
+                format!("    {}: no write acknowledged for {took:.2} s", volume.name),
+            ));
+        }
+    }
+    lines.sort_by_key(|(at, _)| *at);
+    let lines: Vec<String> = lines
+        .into_iter()
+        .map(|(at, line)| format!("{:9.3} s  {line}", at.as_secs_f64()))
+        .collect();
+    lines.join("\n")
 }
 
 fn progress(seed: u64, figures: &Figures, director: &Director<'_>) -> String {

@@ -29,7 +29,13 @@ pub(super) fn of<'a>(active: impl Iterator<Item = &'a Active>, engines: usize) -
     weather
 }
 
-fn add(weather: &mut Weather, fault: &Active, engines: usize) {
+/// Whether a holder that is to be replaced is cut off from its peers; else it is stopped.
+pub(super) fn is_cut_when_taken(amount: u64) -> bool {
+    amount.is_multiple_of(2)
+}
+
+/// Adds what one fault does.
+pub(super) fn add(weather: &mut Weather, fault: &Active, engines: usize) {
     let Some(victim) = fault.engines.first().copied() else {
         return;
     };
@@ -38,7 +44,8 @@ fn add(weather: &mut Weather, fault: &Active, engines: usize) {
     // Beyond a third TCP hardly moves, and the fault is no longer loss but a cut.
     let percent = u8::try_from(2 + fault.amount % 30).unwrap_or(30);
     match fault.kind {
-        Kind::CutOff => peers().for_each(|peer| weather.cut_both(here, peer)),
+        Kind::TakeOver if !is_cut_when_taken(fault.amount) => {}
+        Kind::CutOff | Kind::TakeOver => peers().for_each(|peer| weather.cut_both(here, peer)),
         Kind::Isolate => peers()
             .chain([End::Clients])
             .for_each(|other| weather.cut_both(here, other)),
