@@ -84,8 +84,12 @@ impl Instant {
             size_blocks: VOLUME_BLOCKS,
             members: (0..CORES).map(member).collect(),
         };
-        for (id, inbox) in (1..).map(CommandId).zip(&mut self.inboxes) {
-            let command = Command::CreateGroup(spec.clone());
+        for (member, inbox) in spec.members.iter().zip(&mut self.inboxes) {
+            let command = Command::CreateGroup {
+                spec: spec.clone(),
+                replica: member.replica,
+            };
+            let id = CommandId(member.replica.get());
             inbox.push(Event::Command { id, command });
         }
         let info = DeviceInfo {

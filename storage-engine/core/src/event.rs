@@ -9,6 +9,10 @@ use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, Tag};
 use cairn_api::ids::{DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use cairn_format::peer::PeerMessage;
 
+use crate::membership::Membership;
+
+pub use cairn_format::member::{Member, MemberChange};
+
 /// Names a disk operation until its completion.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IoId(pub u64);
@@ -37,25 +41,14 @@ pub enum DiskFault {
     },
 }
 
-/// A member of a group.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Member {
-    /// Its number in the group.
-    pub replica: ReplicaId,
-    /// The node it is on.
-    pub node: NodeId,
-    /// The disk, and with it the core, that it is on.
-    pub disk: DiskId,
-}
-
-/// What a group is made of: the same on every member, fixed when it is created.
+/// What a group is made of: the same on every member, fixed when it is created. [`Membership`] says who is a member now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupSpec {
     /// Its number.
     pub group: GroupId,
     /// Size in blocks; 0 for the meta group.
     pub size_blocks: u64,
-    /// All members: 1, 3 or 5.
+    /// The members at the beginning of its log: 1, 3 or 5.
     pub members: Vec<Member>,
 }
 
@@ -63,9 +56,36 @@ pub struct GroupSpec {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// Make the local replica of a group. Done already is done.
-    CreateGroup(GroupSpec),
-    /// Drop the local replica of a group for good. Gone already is done.
+    ///
+    /// A replica that joins later gets the specification of the group's creation and a number of its own. It is a member
+    /// once [`MemberChange::AddLearner`] has been committed.
+    CreateGroup {
+        /// What the group was created with.
+        spec: GroupSpec,
+        /// The number of the replica on this disk.
+        replica: ReplicaId,
+    },
+    /// Drop the local replica of a group for good. Gone already is done. A removed replica is dropped only when a majority
+    /// of the remaining voters has applied its removal (`GroupStatus::membership`).
     DropGroup(GroupId),
+    /// Change the members of a group by one step, on its leader. Replies when the change is applied there; made already
+    /// is done. Refused with the reason and the remedy while it would endanger the group.
+    ChangeMembers {
+        /// The group.
+        group: GroupId,
+        /// The step.
+        change: MemberChange,
+    },
+    /// Tell the local gateway of a volume, if there is one, who its members are by now. Gateways hear of changes from
+    /// the members themselves; one that was idle while all of them were replaced knows nobody any more.
+    UpdateMembers {
+        /// The volume.
+        group: GroupId,
+        /// The index of the change that made them (`Membership::revision`): what is known already is ignored.
+        revision: LogIndex,
+        /// Those who vote now.
+        voters: Vec<Member>,
+    },
     /// Commit a command of an external state machine (the meta group). Replies when it is committed and has been
     /// handed over in [`Effect::Apply`], or with [`CommandError::NotLeader`].
     Propose {
@@ -147,8 +167,10 @@ pub enum Role {
 /// The state of one local replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupStatus {
-    /// The group.
+    /// The group, as it was created.
     pub spec: GroupSpec,
+    /// Its members, as far as the log is applied here.
+    pub membership: Membership,
     /// The local replica.
     pub replica: ReplicaId,
     /// What it is.

@@ -10,6 +10,7 @@ mod load;
 pub mod log;
 mod machine;
 pub mod map;
+pub mod membership;
 #[cfg(not(feature = "mutations"))]
 mod mutation;
 #[cfg(feature = "mutations")]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cairn_api::ids::{DiskId, GroupId, LogIndex, Term};
+use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
 use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessage, RepairRefusal};
 
 use crate::config::CoreConfig;
@@ -32,7 +32,8 @@ struct Writing {
 struct Running {
     shared: Shared,
     groups: BTreeMap<GroupId, Group>,
-    dropped: BTreeSet<GroupId>,
+    /// The number under which each group was last dropped: that number and those below it never come back.
+    dropped: BTreeMap<GroupId, ReplicaId>,
     gateways: BTreeMap<GroupId, Gateway>,
     /// The volume that each open device is of.
     devices: BTreeMap<crate::event::DeviceId, GroupId>,
@@ -374,7 +375,7 @@ impl Running {
                     return;
                 };
                 self.dirty.insert(wire.group);
-                group.step(&mut self.shared, wire);
+                group.step(&mut self.shared, from, wire);
             }
             PeerMessage::Request(request) => {
                 let origin = Origin::Peer(from, request.request);
@@ -393,6 +394,7 @@ impl Running {
         match self.groups.get_mut(&request.group) {
             Some(group) => {
                 self.dirty.insert(request.group);
+                group.tell_members(&mut self.shared, origin, request.revision);
                 group.request(&mut self.shared, origin, request.op);
             }
             None => self
@@ -453,13 +455,7 @@ impl Running {
     fn peer_down(&mut self, disk: DiskId) {
         self.shared.links.lost(disk);
         for (number, group) in &mut self.groups {
-            let member = group
-                .spec
-                .members
-                .iter()
-                .find(|member| member.disk == disk)
-                .map(|member| member.replica);
-            if let Some(replica) = member {
+            if let Some(replica) = group.replica_on(disk) {
                 group.unreachable(replica);
                 self.dirty.insert(*number);
             }
@@ -518,15 +514,7 @@ impl Running {
         let Some(purpose) = self.shared.reads.remove(&io) else {
             return;
         };
-        let number = match &purpose {
-            Purpose::BlockRead { group, .. }
-            | Purpose::Fetch { group, .. }
-            | Purpose::Outbox { group, .. }
-            | Purpose::External { group, .. }
-            | Purpose::RepairProbe { group, .. }
-            | Purpose::RepairServe { group, .. }
-            | Purpose::RepairSearch { group, .. } => *group,
-        };
+        let number = purpose.group();
         let Some(group) = self.groups.get_mut(&number) else {
             return;
         };
@@ -560,6 +548,12 @@ impl Running {
             for number in dirty {
                 if let Some(group) = self.groups.get_mut(&number) {
                     group.drive(&mut self.shared);
+                    if group.take_members_changed()
+                        && let Some(gateway) = self.gateways.get_mut(&number)
+                    {
+                        let members = group.membership();
+                        gateway.update_members(&self.shared, members.revision, &members.voters);
+                    }
                     if group.take_leader_changed()
                         && let Some(gateway) = self.gateways.get_mut(&number)
                     {
@@ -637,8 +631,21 @@ impl Running {
 
     fn command(&mut self, id: CommandId, command: Command) {
         match command {
-            Command::CreateGroup(spec) => self.create_group(id, spec),
+            Command::CreateGroup { spec, replica } => self.create_group(id, spec, replica),
             Command::DropGroup(group) => self.drop_group(id, group),
+            Command::ChangeMembers { group, change } => {
+                self.for_group(id, group, |group, shared| group.change_members(shared, id, &change));
+            }
+            Command::UpdateMembers {
+                group,
+                revision,
+                voters,
+            } => {
+                if let Some(gateway) = self.gateways.get_mut(&group) {
+                    gateway.update_members(&self.shared, revision, &voters);
+                }
+                self.shared.end_command(id, Ok(CommandReply::Done));
+            }
             Command::Propose { group, data } => {
                 self.for_group(id, group, |group, shared| {
                     group.propose_command(shared, Origin::Command(id), &data);
@@ -685,19 +692,20 @@ impl Running {
         }
     }
 
-    fn create_group(&mut self, id: CommandId, spec: GroupSpec) {
+    fn create_group(&mut self, id: CommandId, spec: GroupSpec, replica: ReplicaId) {
         let number = spec.group;
-        if let Some(problem) = self.refuse_group(&spec) {
+        if let Some(problem) = self.refuse_group(&spec, replica) {
             return self.shared.end_command(id, Err(CommandError::Refused(problem)));
         }
         if self.groups.contains_key(&number) {
             return self.shared.end_command(id, Ok(CommandReply::Done));
         }
-        match Group::start(Recovered::empty(spec.clone()), true, &self.shared) {
+        match Group::start(Recovered::empty(spec.clone(), replica), true, &self.shared) {
             Ok(mut group) => {
                 // What the group writes from here on follows this record in the log.
                 let ticket = self.shared.log.push(Record::GroupCreated {
                     spec,
+                    replica,
                     index: LogIndex(BASE),
                     term: Term(BASE),
                 });
@@ -717,7 +725,7 @@ impl Running {
         }
     }
 
-    fn refuse_group(&self, spec: &GroupSpec) -> Option<String> {
+    fn refuse_group(&self, spec: &GroupSpec, replica: ReplicaId) -> Option<String> {
         let group = spec.group;
         let members = spec.members.len();
         if !matches!(members, 1 | 3 | 5) {
@@ -729,23 +737,35 @@ impl Running {
                 "the replica numbers of group {group} are not distinct and above 0"
             ));
         }
-        if self.dropped.contains(&group) {
-            return Some(format!("group {group} was dropped from this disk for good"));
+        if let Some(problem) = refuse_replica(spec, replica, self.shared.config.disk) {
+            return Some(problem);
         }
-        if let Some(present) = self.groups.get(&group)
-            && present.spec != *spec
-        {
-            return Some(format!("group {group} exists with other members or another size"));
+        if let Some(dropped) = self.dropped.get(&group).filter(|dropped| **dropped >= replica) {
+            return Some(format!(
+                "replica {dropped} of group {group} was dropped from this disk for good: a new one needs a higher number"
+            ));
+        }
+        if let Some(present) = self.groups.get(&group) {
+            if present.spec != *spec {
+                return Some(format!("group {group} exists with other members or another size"));
+            }
+            let found = present.replica;
+            return (found != replica).then(|| {
+                format!("this disk holds replica {found} of group {group}: drop that before replica {replica} is made")
+            });
         }
         (self.groups.len() >= GROUPS_MAX).then(|| format!("the disk holds {GROUPS_MAX} groups already"))
     }
 
     fn drop_group(&mut self, id: CommandId, number: GroupId) {
-        if self.groups.remove(&number).is_none() {
+        let Some(mut group) = self.groups.remove(&number) else {
             return self.shared.end_command(id, Ok(CommandReply::Done));
-        }
+        };
+        group.abandon(&mut self.shared);
+        // What it was reading must not be taken for something that a successor under another number has asked for.
+        self.shared.reads.retain(|_, purpose| purpose.group() != number);
         self.shared.repairs.forget(number);
-        self.dropped.insert(number);
+        self.dropped.insert(number, group.replica);
         let ticket = self.shared.log.push(Record::GroupDropped(number));
         self.durable_commands.insert(ticket, id);
     }
@@ -756,7 +776,7 @@ impl Running {
         let mut leads = false;
         for (number, group) in &mut self.groups {
             // A group of one has nobody to hand over to.
-            if group.is_leader() && group.spec.members.len() > 1 {
+            if group.is_leader() && group.membership().voters.len() > 1 {
                 leads = true;
                 if let Some(successor) = group.successor(&self.shared) {
                     group.transfer(&mut self.shared, successor);
@@ -767,6 +787,31 @@ impl Running {
         if !leads {
             self.hand_over = None;
             self.shared.end_command(id, Ok(CommandReply::Done));
+        }
+    }
+}
+
+/// Why a disk cannot hold this replica, if so.
+fn refuse_replica(spec: &GroupSpec, replica: ReplicaId, disk: DiskId) -> Option<String> {
+    let group = spec.group;
+    if replica.get() == 0 {
+        return Some(format!("a replica of group {group} needs a number above 0"));
+    }
+    match spec.members.iter().find(|member| member.replica == replica) {
+        Some(member) if member.disk != disk => Some(format!(
+            "replica {replica} of group {group} is on disk {}, not {disk}",
+            member.disk
+        )),
+        Some(_) => None,
+        None => {
+            let last = spec
+                .members
+                .iter()
+                .map(|member| member.replica)
+                .max()
+                .unwrap_or_default();
+            (replica < last)
+                .then(|| format!("replica {replica} of group {group} joins later: its number is above {last}"))
         }
     }
 }

@@ -2,16 +2,21 @@
 //!
 //! An entry is kept when it comes and applied when a hard state says that it is committed, so that an entry which a later
 //! leader replaced never touches the map. What is not known to be committed stays in the window for raft-rs to decide.
+//!
+//! One thing is known without a hard state: a leader proposes a change of the members only when the change before it is
+//! applied, so that a change in the log proves that the one before it is committed. A replica whose hard state lagged would
+//! otherwise start with members more than one change behind its log, and could be elected by a majority that has no voter
+//! in common with that of the present members (`group::members`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cairn_api::ids::GroupId;
+use cairn_api::ids::{GroupId, LogIndex, ReplicaId};
 use cairn_format::entry::EntryHeader;
 use raft::eraftpb::HardState;
 
 use crate::event::GroupSpec;
-use crate::group::{BASE, Location, LogEntry, Recovered, apply_header};
+use crate::group::{BASE, Location, LogEntry, Recovered, Verdict, apply_header};
 use crate::log::recovery::{RecoveredRecord, RecoverySink};
 use crate::mutation::{Seeded, mutated};
 
@@ -22,7 +27,10 @@ const HEADERS_KEPT: usize = 4096;
 #[derive(Default)]
 pub(crate) struct Replay {
     groups: BTreeMap<GroupId, Recovered>,
-    dropped: BTreeSet<GroupId>,
+    /// The number under which each group was last dropped.
+    dropped: BTreeMap<GroupId, ReplicaId>,
+    /// The last change of members in each group's log that is not known to be committed.
+    changes: BTreeMap<GroupId, u64>,
     /// The first record that made no sense.
     pub(crate) problem: Option<String>,
     seeded: Seeded,
@@ -52,13 +60,15 @@ impl Replay {
         self.groups
     }
 
-    pub(crate) fn dropped(&self) -> &BTreeSet<GroupId> {
+    pub(crate) fn dropped(&self) -> &BTreeMap<GroupId, ReplicaId> {
         &self.dropped
     }
 
-    fn created(&mut self, spec: GroupSpec) {
+    fn created(&mut self, spec: GroupSpec, replica: ReplicaId) {
         let group = spec.group;
-        self.groups.entry(group).or_insert_with(|| Recovered::empty(spec));
+        self.groups
+            .entry(group)
+            .or_insert_with(|| Recovered::empty(spec, replica));
     }
 
     fn entry(&mut self, group: GroupId, index: u64, entry: LogEntry) {
@@ -71,7 +81,29 @@ impl Replay {
                 "entry {index} of group {group} does not follow: the log ends at {last}, applied is {applied}"
             ));
         }
+        let is_change = EntryHeader::is_members(&entry.header);
         found.log.append(index, entry);
+        if self.changes.get(&group).is_some_and(|change| *change >= index) {
+            self.changes.remove(&group);
+        }
+        if is_change && let Some(before) = self.changes.insert(group, index) {
+            self.committed(group, before);
+        }
+    }
+
+    /// Everything up to an index that is in the log is committed.
+    fn committed(&mut self, group: GroupId, index: u64) {
+        let Some(found) = self.groups.get_mut(&group) else {
+            return;
+        };
+        let mut hard_state = found.log.hard_state().clone();
+        if hard_state.commit < index {
+            hard_state.commit = index;
+            found.log.set_hard_state(hard_state);
+        }
+        if let Err(problem) = apply_to(found, index, self.seeded) {
+            self.complain(problem);
+        }
     }
 
     fn hard_state(&mut self, group: GroupId, hard_state: HardState) {
@@ -85,11 +117,13 @@ impl Replay {
                 "group {group} is committed to {commit} but its log ends at {last}"
             ));
         }
-        found.log.set_hard_state(hard_state);
+        let known = found.log.hard_state().commit;
+        found.log.set_hard_state(HardState {
+            commit: commit.max(known),
+            ..hard_state
+        });
         let held_back = u64::from(mutated!(self.seeded, RecoveryForgetsLastEntry));
-        if let Err(problem) = apply_to(found, commit.saturating_sub(held_back), self.seeded) {
-            self.complain(problem);
-        }
+        self.committed(group, commit.saturating_sub(held_back));
     }
 
     fn complain(&mut self, problem: String) {
@@ -116,7 +150,7 @@ fn apply_to(found: &mut Recovered, commit: u64, seeded: Seeded) -> Result<(), St
                 block_crcs.pop();
             }
             let payload_block = entry.location.map_or(0, |location| location.payload_block);
-            apply_header(
+            let verdict = apply_header(
                 &header,
                 payload_block,
                 &mut found.map,
@@ -124,6 +158,9 @@ fn apply_to(found: &mut Recovered, commit: u64, seeded: Seeded) -> Result<(), St
                 &mut found.holder,
                 seeded,
             );
+            if let Verdict::Members(change) = verdict {
+                found.membership.apply(LogIndex(index), &change);
+            }
         }
         found.applied_term = entry.term;
         found.applied = index;
@@ -167,11 +204,123 @@ impl RecoverySink for Replay {
             RecoveredRecord::GroupCreated { spec, index, .. } if index.get() != BASE => {
                 self.complain(format!("group {} starts behind index {index}, not {BASE}", spec.group));
             }
-            RecoveredRecord::GroupCreated { spec, .. } => self.created(spec),
+            RecoveredRecord::GroupCreated { spec, replica, .. } => self.created(spec, replica),
             RecoveredRecord::GroupDropped(group) => {
-                self.groups.remove(&group);
-                self.dropped.insert(group);
+                self.changes.remove(&group);
+                if let Some(found) = self.groups.remove(&group) {
+                    self.dropped.insert(group, found.replica);
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_api::ids::{DiskId, NodeId, Term};
+    use cairn_format::member::{Member, MemberChange};
+
+    use super::*;
+    use crate::log::Placed;
+
+    const GROUP: GroupId = GroupId(7);
+
+    fn member(number: u8) -> Member {
+        Member {
+            replica: ReplicaId(u64::from(number)),
+            node: NodeId::from_bytes([number; 16]),
+            disk: DiskId::from_bytes([number; 16]),
+        }
+    }
+
+    fn created(replica: u64) -> Replay {
+        let mut replay = Replay::default();
+        replay.record(RecoveredRecord::GroupCreated {
+            spec: GroupSpec {
+                group: GROUP,
+                size_blocks: 100,
+                members: vec![member(1), member(2), member(3)],
+            },
+            replica: ReplicaId(replica),
+            index: LogIndex(BASE),
+            term: Term(BASE),
+        });
+        replay
+    }
+
+    fn entry(replay: &mut Replay, index: u64, term: u64, change: Option<MemberChange>) {
+        let header = change.map_or_else(Bytes::new, |change| EntryHeader::Members { change }.encode());
+        let placed = Placed {
+            group: GROUP,
+            term: Term(term),
+            index: LogIndex(index),
+            payload_block: 0,
+            frame_offset: 4096 * index,
+        };
+        replay.record(RecoveredRecord::Entry { placed, header });
+    }
+
+    fn voters(replay: Replay) -> (Vec<u64>, u64, u64) {
+        assert_eq!(replay.problem, None);
+        let found = &replay.into_groups()[&GROUP];
+        let voters = found.membership.voters.iter().map(|voter| voter.replica.get());
+        (voters.collect(), found.applied, found.log.hard_state().commit)
+    }
+
+    /// Otherwise a replica could start with members two changes behind its log.
+    #[test]
+    fn a_change_proves_that_the_one_before_it_is_committed() {
+        let mut replay = created(1);
+        entry(&mut replay, BASE + 1, 6, Some(MemberChange::Remove(ReplicaId(3))));
+        entry(&mut replay, BASE + 2, 6, None);
+        entry(&mut replay, BASE + 3, 6, Some(MemberChange::Remove(ReplicaId(2))));
+        assert_eq!(voters(replay), (vec![1, 2], BASE + 1, BASE + 1));
+    }
+
+    #[test]
+    fn a_change_that_was_replaced_proves_nothing() {
+        let mut replay = created(1);
+        entry(&mut replay, BASE + 1, 6, None);
+        entry(&mut replay, BASE + 2, 6, Some(MemberChange::Remove(ReplicaId(3))));
+        entry(&mut replay, BASE + 2, 7, None);
+        entry(&mut replay, BASE + 3, 7, Some(MemberChange::Remove(ReplicaId(2))));
+        assert_eq!(voters(replay), (vec![1, 2, 3], BASE, BASE));
+    }
+
+    #[test]
+    fn members_are_those_of_what_is_applied() {
+        let mut replay = created(4);
+        entry(&mut replay, BASE + 1, 6, Some(MemberChange::AddLearner(member(4))));
+        replay.record(RecoveredRecord::HardState {
+            group: GROUP,
+            term: Term(6),
+            vote: ReplicaId(0),
+            commit: LogIndex(BASE + 1),
+        });
+        let found = replay.into_groups().remove(&GROUP).unwrap();
+        assert_eq!(found.replica, ReplicaId(4));
+        assert_eq!(found.membership.learners, [member(4)]);
+        assert_eq!(found.membership.revision, LogIndex(BASE + 1));
+    }
+
+    #[test]
+    fn a_group_that_was_dropped_starts_anew_under_another_number() {
+        let mut replay = created(1);
+        entry(&mut replay, BASE + 1, 6, Some(MemberChange::Remove(ReplicaId(3))));
+        replay.record(RecoveredRecord::GroupDropped(GROUP));
+        assert_eq!(replay.dropped()[&GROUP], ReplicaId(1));
+        let spec = GroupSpec {
+            group: GROUP,
+            size_blocks: 100,
+            members: vec![member(1), member(2), member(3)],
+        };
+        replay.record(RecoveredRecord::GroupCreated {
+            spec,
+            replica: ReplicaId(4),
+            index: LogIndex(BASE),
+            term: Term(BASE),
+        });
+        entry(&mut replay, BASE + 1, 6, Some(MemberChange::Remove(ReplicaId(3))));
+        assert_eq!(voters(replay), (vec![1, 2, 3], BASE, BASE));
     }
 }

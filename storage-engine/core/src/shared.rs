@@ -24,6 +24,17 @@ pub(crate) enum Origin {
     Command(CommandId),
 }
 
+impl Origin {
+    /// The same gateway, for what answers none of its requests.
+    pub(crate) fn unasked(self) -> Self {
+        match self {
+            Self::Local(_) => Self::Local(0),
+            Self::Peer(disk, _) => Self::Peer(disk, 0),
+            Self::Command(_) => self,
+        }
+    }
+}
+
 /// What a read from the disk is for.
 #[derive(Debug)]
 pub(crate) enum Purpose {
@@ -81,6 +92,20 @@ impl IoNumbers {
 pub(crate) struct Links {
     /// Peers that are up, with the bytes queued to each.
     up: BTreeMap<DiskId, usize>,
+}
+
+impl Purpose {
+    pub(crate) fn group(&self) -> GroupId {
+        match self {
+            Self::BlockRead { group, .. }
+            | Self::Fetch { group, .. }
+            | Self::Outbox { group, .. }
+            | Self::External { group, .. }
+            | Self::RepairProbe { group, .. }
+            | Self::RepairServe { group, .. }
+            | Self::RepairSearch { group, .. } => *group,
+        }
+    }
 }
 
 impl Links {
@@ -215,9 +240,11 @@ fn command_result(result: GatewayResult) -> Result<CommandReply, CommandError> {
         GatewayResult::Retry => Err(CommandError::Refused("leadership is moving: ask again".to_owned())),
         GatewayResult::Failed(cairn_api::block::BlockError::NoSpace) => Err(CommandError::NoSpace),
         GatewayResult::Failed(error) => Err(CommandError::Refused(error.to_string())),
-        GatewayResult::Done | GatewayResult::Read(_) | GatewayResult::Status(_) | GatewayResult::Attached { .. } => {
-            Ok(CommandReply::Done)
-        }
+        GatewayResult::Done
+        | GatewayResult::Read(_)
+        | GatewayResult::Status(_)
+        | GatewayResult::Attached { .. }
+        | GatewayResult::Members { .. } => Ok(CommandReply::Done),
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use cairn_api::block::{DeviceInfo, FrontendSession};
 use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use cairn_core::event::{Command, CommandError, CommandReply, GroupSpec, GroupStatus, Member, RecoverySummary, Role};
+use cairn_core::membership::Membership;
 
 use crate::config::DiskConfig;
 use crate::disks::{
@@ -46,7 +47,7 @@ impl State {
             })
         };
         let running: Vec<&Member> = spec.members.iter().filter(|member| runs(member)).collect();
-        (running.len() * 2 > spec.members.len()).then(|| running[0].clone())
+        (running.len() * 2 > spec.members.len()).then(|| *running[0])
     }
 
     fn meta_leader(&self) -> Option<Member> {
@@ -86,7 +87,7 @@ impl State {
             return Err(CommandError::Refused("the thread has ended".to_owned()));
         }
         match command {
-            Command::CreateGroup(spec) => {
+            Command::CreateGroup { spec, .. } => {
                 let group = spec.group;
                 self.disk(id).groups.insert(group, spec);
                 if group == GroupId::META {
@@ -136,6 +137,7 @@ impl State {
                 let own = spec.members.iter().find(|member| member.disk == id).unwrap().replica;
                 let leader: Option<ReplicaId> = leader.map(|leader| leader.replica);
                 GroupStatus {
+                    membership: Membership::of(&spec),
                     replica: own,
                     role: if leader == Some(own) {
                         Role::Leader

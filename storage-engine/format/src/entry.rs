@@ -7,6 +7,7 @@ use cairn_api::units::{BLOCK_SIZE, Lba};
 
 use crate::checksum::{self, BlockMismatch};
 use crate::error::FormatError;
+use crate::member::MemberChange;
 use crate::wire::Reader;
 
 /// The longest payload of one entry, in blocks (1 MiB). The gateway splits longer requests.
@@ -28,7 +29,8 @@ const OP_WRITE: u8 = 1;
 const OP_ZERO: u8 = 2;
 const OP_ATTACH: u8 = 3;
 const OP_COMMAND: u8 = 4;
-const OPS_KNOWN: &str = "1 write, 2 zero, 3 attach, 4 command";
+const OP_MEMBERS: u8 = 5;
+const OPS_KNOWN: &str = "1 write, 2 zero, 3 attach, 4 command, 5 members";
 /// Flag of [`OP_ZERO`]: keep the range allocated.
 const FLAG_ALLOCATE: u16 = 1;
 
@@ -69,6 +71,11 @@ pub enum EntryHeader {
         /// CRC32C of each 4 KiB block of the padded payload.
         block_crcs: Vec<u32>,
     },
+    /// One step from the group's members to the next. No payload.
+    Members {
+        /// The step.
+        change: MemberChange,
+    },
 }
 
 impl EntryHeader {
@@ -77,7 +84,7 @@ impl EntryHeader {
     pub fn payload_blocks(&self) -> u32 {
         match self {
             Self::Write { block_crcs, .. } | Self::Command { block_crcs, .. } => block_crcs.len() as u32,
-            Self::Zero { .. } | Self::Attach { .. } => 0,
+            Self::Zero { .. } | Self::Attach { .. } | Self::Members { .. } => 0,
         }
     }
 
@@ -85,7 +92,7 @@ impl EntryHeader {
     pub fn block_crcs(&self) -> &[u32] {
         match self {
             Self::Write { block_crcs, .. } | Self::Command { block_crcs, .. } => block_crcs,
-            Self::Zero { .. } | Self::Attach { .. } => &[],
+            Self::Zero { .. } | Self::Attach { .. } | Self::Members { .. } => &[],
         }
     }
 }
@@ -97,6 +104,7 @@ impl EntryHeader {
             Self::Write { block_crcs, .. } => 16 + 4 * block_crcs.len(),
             Self::Zero { .. } | Self::Attach { .. } => 24,
             Self::Command { block_crcs, .. } => 4 + 4 * block_crcs.len(),
+            Self::Members { change } => change.encoded_len(),
         }
     }
 
@@ -159,6 +167,10 @@ impl EntryHeader {
                 buffer.put_u32_le(*length);
                 put_crcs(buffer, block_crcs);
             }
+            Self::Members { change } => {
+                put_op(buffer, OP_MEMBERS, 0);
+                change.encode_into(buffer);
+            }
         }
     }
 
@@ -186,7 +198,13 @@ impl EntryHeader {
                 length,
                 block_crcs: crcs.iter().collect(),
             },
+            View::Members { change } => Self::Members { change },
         })
+    }
+
+    /// Whether an encoded header is that of [`Self::Members`], which Raft treats in its own way.
+    pub fn is_members(header: &[u8]) -> bool {
+        header.get(1) == Some(&OP_MEMBERS)
     }
 }
 
@@ -210,6 +228,9 @@ enum View<'a> {
     Command {
         length: u32,
         crcs: BlockCrcs<'a>,
+    },
+    Members {
+        change: MemberChange,
     },
 }
 
@@ -241,6 +262,9 @@ impl<'a> View<'a> {
                 epoch: Epoch(reader.u64("epoch")?),
                 holder: reader.node("holder")?,
             },
+            OP_MEMBERS => Self::Members {
+                change: MemberChange::take(&mut reader)?,
+            },
             _ => {
                 let (length, crcs) = take_command(&mut reader)?;
                 Self::Command { length, crcs }
@@ -266,7 +290,7 @@ impl<'a> BlockCrcs<'a> {
         }
         Ok(match View::decode(header)? {
             View::Write { crcs, .. } | View::Command { crcs, .. } => crcs,
-            View::Zero { .. } | View::Attach { .. } => Self { encoded: &[] },
+            View::Zero { .. } | View::Attach { .. } | View::Members { .. } => Self { encoded: &[] },
         })
     }
 
@@ -323,7 +347,7 @@ fn take_op(reader: &mut Reader<'_>) -> Result<(u8, u16), FormatError> {
         });
     }
     let op = reader.u8("operation")?;
-    if !(OP_WRITE..=OP_COMMAND).contains(&op) {
+    if !(OP_WRITE..=OP_MEMBERS).contains(&op) {
         return Err(reader.unknown("operation", u64::from(op), OPS_KNOWN));
     }
     let flags = reader.u16("flags")?;

@@ -7,12 +7,13 @@
 //! block, which stand in the entries' headers.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use cairn_api::ids::{DiskId, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
 use cairn_api::units::BLOCK_SIZE;
 
 use crate::checksum::{crc32c, crc32c_append};
 use crate::entry::{BlockCrcs, HEADER_BYTES_MAX};
 use crate::error::FormatError;
+use crate::member::{MEMBER_BYTES, MEMBERS_MAX, Member};
 use crate::sealed_block::aligned;
 use crate::wire::Reader;
 
@@ -32,31 +33,18 @@ pub const FRAME_HEADER_BYTES_MAX: usize = (HEADER_BLOCKS_MAX * BLOCK_SIZE) as us
 pub const PAYLOAD_BLOCKS_MAX: u32 = 1024;
 /// A frame is composed at most so many sequences ahead of what is durable: the largest window a writer may use.
 pub const WINDOW_FRAMES_MAX: u64 = 64;
-/// A group has at most so many members (5 voters, and room for replacements on their way).
-pub const MEMBERS_MAX: usize = 16;
 
 const RECORD_ENTRY: u8 = 1;
 const RECORD_HARD_STATE: u8 = 2;
-const RECORD_GROUP_CREATED: u8 = 3;
 const RECORD_GROUP_DROPPED: u8 = 4;
-const RECORDS_KNOWN: &str = "1 entry, 2 hard state, 3 group created, 4 group dropped";
+/// Kind 3 was the same without the replica's own number, in builds before the first release.
+const RECORD_GROUP_CREATED: u8 = 5;
+const RECORDS_KNOWN: &str = "1 entry, 2 hard state, 4 group dropped, 5 group created";
 /// Kind, flags and length in front of each record.
 const RECORD_HEAD_BYTES: usize = 4;
 const ENTRY_FIXED_BYTES: usize = 32;
 const HARD_STATE_BYTES: usize = 32;
-const GROUP_CREATED_FIXED_BYTES: usize = 34;
-const MEMBER_BYTES: usize = 40;
-
-/// A member of a group, as it stands in the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FrameMember {
-    /// Its number in the group.
-    pub replica: ReplicaId,
-    /// The node it is on.
-    pub node: NodeId,
-    /// The disk it is on.
-    pub disk: DiskId,
-}
+const GROUP_CREATED_FIXED_BYTES: usize = 42;
 
 /// One record of a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,8 +79,10 @@ pub enum FrameRecord {
         group: GroupId,
         /// Size in blocks; 0 for the meta group.
         size_blocks: u64,
-        /// All members.
-        members: Vec<FrameMember>,
+        /// The members at the beginning of its log.
+        members: Vec<Member>,
+        /// The number of this replica. It is no member at the beginning if it came later.
+        replica: ReplicaId,
         /// The index that its log starts behind.
         index: LogIndex,
         /// The term of that index.
@@ -161,18 +151,17 @@ impl FrameRecord {
                 group,
                 size_blocks,
                 members,
+                replica,
                 index,
                 term,
             } => {
                 assert!((1..=MEMBERS_MAX).contains(&members.len()), "a group of 1 to 16 members");
-                for field in [group.0, *size_blocks, index.0, term.0] {
+                for field in [group.0, *size_blocks, index.0, term.0, replica.0] {
                     buffer.put_u64_le(field);
                 }
                 buffer.put_u16_le(members.len() as u16);
                 for member in members {
-                    buffer.put_u64_le(member.replica.0);
-                    buffer.put_slice(&member.node.to_bytes());
-                    buffer.put_slice(&member.disk.to_bytes());
+                    member.encode_into(buffer);
                 }
             }
             Self::GroupDropped { group } => buffer.put_u64_le(group.0),
@@ -485,22 +474,20 @@ fn take_group_created(body: &mut Reader<'_>) -> Result<FrameRecord, FormatError>
     let size_blocks = body.u64("size")?;
     let index = LogIndex(body.u64("index")?);
     let term = Term(body.u64("term")?);
+    let replica = ReplicaId(body.u64("replica")?);
     let count = usize::from(body.u16("member count")?);
     if !(1..=MEMBERS_MAX).contains(&count) {
         return Err(body.out_of_range("member count", count as u64, "1 to 16"));
     }
     let mut members = Vec::with_capacity(count);
     for _ in 0..count {
-        members.push(FrameMember {
-            replica: ReplicaId(body.u64("replica")?),
-            node: body.node("node")?,
-            disk: body.disk("disk")?,
-        });
+        members.push(Member::take(body)?);
     }
     Ok(FrameRecord::GroupCreated {
         group,
         size_blocks,
         members,
+        replica,
         index,
         term,
     })

@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod entry;
 pub mod error;
 pub mod frame;
+pub mod member;
 pub mod peer;
 mod sealed_block;
 pub mod segment;

@@ -6,6 +6,8 @@ use cairn_api::block::{BlockError, StatusExtent};
 use cairn_api::ids::{Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use cairn_api::units::Lba;
 
+use crate::member::Member;
+
 mod decode;
 mod encode;
 mod header;
@@ -21,7 +23,7 @@ pub use hello::{HELLO_BYTES, HELLO_REPLY_BYTES, Hello, HelloCode, HelloReply};
 pub use repair::{FoundBlock, RepairRefusal, RepairReply, RepairRequest, RepairSource, WantedBlock};
 
 /// The version of the peer wire that this build speaks; a peer of another version is refused in the greeting.
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
 /// Length of a frame's header in bytes.
 pub const HEADER_BYTES: usize = 64;
 /// The longest body in bytes: what a receiver buffers before it can check a frame.
@@ -181,6 +183,8 @@ pub struct GatewayRequest {
     pub group: GroupId,
     /// Names the request to its sender; echoed.
     pub request: u64,
+    /// The log index of the members that the gateway knows; 0 for those of the creation. Who knows newer ones says so.
+    pub revision: LogIndex,
     /// What to do.
     pub op: GatewayOp,
 }
@@ -217,6 +221,13 @@ pub enum GatewayResult {
     Retry,
     /// Failed for good.
     Failed(BlockError),
+    /// Answers nothing (its request number is 0): the volume has other members than the gateway knows.
+    Members {
+        /// The index of the entry that made them.
+        revision: LogIndex,
+        /// The voters; at most [`crate::member::MEMBERS_MAX`].
+        voters: Vec<Member>,
+    },
 }
 
 /// A reply to a gateway.

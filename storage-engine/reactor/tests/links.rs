@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_api::ids::{DiskId, Epoch, GroupId};
+use cairn_api::ids::{DiskId, Epoch, GroupId, LogIndex};
 use cairn_api::units::Lba;
 use cairn_core::event::{Command, Effect, Event};
 use cairn_format::peer::{
@@ -40,6 +40,7 @@ fn write_request(request: u64, payload: Bytes) -> PeerMessage {
     PeerMessage::Request(GatewayRequest {
         group: GroupId(9),
         request,
+        revision: LogIndex(0),
         op,
     })
 }
@@ -113,7 +114,7 @@ fn log() -> &'static Mutex<Vec<u8>> {
 fn answer_writes(event: Event, effects: &mut Vec<Effect>, arrivals: &mpsc::Sender<(DiskId, Bytes)>) {
     let Event::Peer { from, messages } = event else { return };
     for message in messages {
-        let PeerMessage::Request(GatewayRequest { group, request, op }) = message else {
+        let PeerMessage::Request(GatewayRequest { group, request, op, .. }) = message else {
             continue;
         };
         let GatewayOp::Write { payload, .. } = op else { continue };

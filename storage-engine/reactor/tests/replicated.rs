@@ -106,9 +106,12 @@ fn start(paths: &[PathBuf]) -> Trio {
 
 impl Trio {
     fn create_group(&self) {
-        for reactor in &self.reactors {
+        for (reactor, member) in self.reactors.iter().zip(&self.spec.members) {
             let (answer, answered) = mpsc::channel();
-            let create = Command::CreateGroup(self.spec.clone());
+            let create = Command::CreateGroup {
+                spec: self.spec.clone(),
+                replica: member.replica,
+            };
             reactor.command(create, Box::new(move |result| answer.send(result).unwrap()));
             assert_eq!(
                 answered.recv_timeout(Duration::from_secs(10)).unwrap(),

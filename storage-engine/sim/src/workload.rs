@@ -326,7 +326,7 @@ impl Workload {
         }
         let needed = self.spec.members.len() / 2 + 1;
         for value in [stamp, stamp + (sectors.end - sectors.start) - 1] {
-            let copies = cluster.durable_copies(&self.spec, value);
+            let copies = cluster.durable_copies(value);
             assert!(
                 copies >= needed,
                 "[durable] the sector with stamp {value} was acknowledged with {copies} durable copies"

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cairn_api::block::BlockError;
-use cairn_api::ids::{Epoch, ReplicaId};
+use cairn_api::ids::{DiskId, Epoch, ReplicaId};
 use cairn_format::peer::{AttachMode, GatewayOp, GatewayResult};
 
 use super::{Gateway, Part, PartKind};
@@ -23,6 +23,7 @@ const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 struct Asked {
     request: u64,
     to: ReplicaId,
+    disk: DiskId,
     at: Timestamp,
 }
 
@@ -61,11 +62,11 @@ impl Attachment {
         self.asked = None;
     }
 
-    pub(super) fn link_lost(&mut self, lost: ReplicaId) {
-        if self.asked.is_some_and(|asked| asked.to == lost) {
+    pub(super) fn link_lost(&mut self, lost: DiskId) {
+        if self.asked.is_some_and(|asked| asked.disk == lost) {
             self.asked = None;
         }
-        if self.giving_back.is_some_and(|asked| asked.to == lost) {
+        if self.giving_back.is_some_and(|asked| asked.disk == lost) {
             self.giving_back = None;
         }
     }
@@ -113,9 +114,10 @@ impl Gateway {
             mode,
             requester: node,
         };
-        self.attachment.asked = self.send(shared, op).map(|(request, to)| Asked {
+        self.attachment.asked = self.send(shared, op).map(|(request, to, disk)| Asked {
             request,
             to,
+            disk,
             at: shared.now,
         });
     }
@@ -140,9 +142,11 @@ impl Gateway {
             GatewayResult::Failed(BlockError::Busy { holder }) => self.busy(shared, &holder),
             GatewayResult::Failed(BlockError::Fenced { current }) => self.fence(shared, Epoch(current)),
             GatewayResult::Failed(error) => self.fail_writes(shared, &error),
-            GatewayResult::Retry | GatewayResult::Done | GatewayResult::Read(_) | GatewayResult::Status(_) => {
-                self.pause(shared);
-            }
+            GatewayResult::Retry
+            | GatewayResult::Done
+            | GatewayResult::Read(_)
+            | GatewayResult::Status(_)
+            | GatewayResult::Members { .. } => self.pause(shared),
         }
     }
 
@@ -190,9 +194,10 @@ impl Gateway {
         };
         self.attachment.is_renewal = false;
         let sent = self.send(shared, GatewayOp::Detach { epoch });
-        self.attachment.giving_back = sent.map(|(request, to)| Asked {
+        self.attachment.giving_back = sent.map(|(request, to, disk)| Asked {
             request,
             to,
+            disk,
             at: shared.now,
         });
     }

@@ -57,6 +57,7 @@ impl Gateway {
             GatewayResult::Done
             | GatewayResult::Attached { .. }
             | GatewayResult::NotLeader { .. }
+            | GatewayResult::Members { .. }
             | GatewayResult::Retry => {}
         }
         if operation.missing > 0 {

@@ -27,10 +27,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, StatusExtent, Tag};
-use cairn_api::ids::{Epoch, ReplicaId};
-use cairn_format::peer::{BlockPiece, GatewayReply};
+use cairn_api::ids::{DiskId, Epoch, LogIndex, ReplicaId};
+use cairn_format::peer::{BlockPiece, GatewayReply, GatewayResult};
 
-use crate::event::{CommandId, DeviceId, Effect, GroupSpec};
+use crate::event::{CommandId, DeviceId, Effect, GroupSpec, Member};
 use crate::mutation::mutated;
 use crate::shared::Shared;
 use crate::time::Timestamp;
@@ -75,6 +75,7 @@ struct Operation {
 struct Sent {
     request: u64,
     to: ReplicaId,
+    disk: DiskId,
     at: Timestamp,
     /// The epoch it was sent under, for a write.
     epoch: Epoch,
@@ -102,6 +103,9 @@ enum PartKind {
 /// See the module.
 pub(crate) struct Gateway {
     pub(crate) spec: GroupSpec,
+    /// Who votes, as far as is known here, and by which change.
+    voters: Vec<Member>,
+    revision: LogIndex,
     local: Option<ReplicaId>,
     devices: BTreeMap<DeviceId, Device>,
     operations: BTreeMap<u64, Operation>,
@@ -120,14 +124,11 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(spec: GroupSpec, shared: &Shared) -> Self {
-        let local = spec
-            .members
-            .iter()
-            .find(|member| member.disk == shared.config.disk)
-            .map(|member| member.replica);
         Self {
+            local: local_voter(&spec.members, shared),
+            voters: spec.members.clone(),
+            revision: LogIndex(0),
             spec,
-            local,
             devices: BTreeMap::new(),
             operations: BTreeMap::new(),
             operation_last: 0,
@@ -294,7 +295,9 @@ impl Gateway {
 
     /// A leader's reply.
     pub(crate) fn on_reply(&mut self, shared: &mut Shared, reply: GatewayReply) {
-        if self.attachment.is_reply(reply.request) {
+        if let GatewayResult::Members { revision, voters } = &reply.result {
+            self.update_members(shared, *revision, voters);
+        } else if self.attachment.is_reply(reply.request) {
             self.attachment_reply(shared, reply.request, reply.result);
         } else if let Some(part) = self.requests.remove(&reply.request) {
             self.part_reply(shared, part, reply.result);
@@ -324,6 +327,12 @@ impl Operation {
             .map(|(block, read)| (block, plan::one_block(read)))
             .collect()
     }
+}
+
+/// The voter on this core's own disk, if there is one.
+fn local_voter(voters: &[Member], shared: &Shared) -> Option<ReplicaId> {
+    let local = voters.iter().find(|member| member.disk == shared.config.disk);
+    local.map(|member| member.replica)
 }
 
 /// The parts of an operation's body.

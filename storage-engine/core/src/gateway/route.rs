@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use cairn_api::ids::{DiskId, Epoch, ReplicaId};
+use cairn_api::ids::{DiskId, Epoch, LogIndex, ReplicaId};
 use cairn_format::peer::{AttachMode, GatewayOp, GatewayRequest, PeerMessage};
 
 use super::plan::Piece;
-use super::{Gateway, PartKind, Sent};
+use super::{Gateway, PartKind, Sent, local_voter};
+use crate::event::Member;
 use crate::mutation::mutated;
 use crate::shared::Shared;
 use crate::time::Timestamp;
@@ -64,7 +65,7 @@ impl Gateway {
         for part in ready {
             let Some(state) = self.parts.get(&part) else { continue };
             let op = operation_for(&state.piece, epoch.unwrap_or_default());
-            let Some((request, to)) = self.send(shared, op) else {
+            let Some((request, to, disk)) = self.send(shared, op) else {
                 break;
             };
             self.unsent.remove(&part);
@@ -73,6 +74,7 @@ impl Gateway {
                 state.sent = Some(Sent {
                     request,
                     to,
+                    disk,
                     at: shared.now,
                     epoch: epoch.unwrap_or_default(),
                 });
@@ -81,12 +83,13 @@ impl Gateway {
     }
 
     /// Sends a request to the leader, or to the member that is guessed to be; `None` if none can be reached now.
-    pub(super) fn send(&mut self, shared: &mut Shared, op: GatewayOp) -> Option<(u64, ReplicaId)> {
+    pub(super) fn send(&mut self, shared: &mut Shared, op: GatewayOp) -> Option<(u64, ReplicaId, DiskId)> {
         let (to, disk) = self.target(shared)?;
         self.request_last += 1;
         let request = GatewayRequest {
             group: self.spec.group,
             request: self.request_last,
+            revision: self.revision,
             op,
         };
         if disk == shared.config.disk {
@@ -94,13 +97,13 @@ impl Gateway {
         } else if !shared.send(disk, PeerMessage::Request(request)) {
             return None;
         }
-        Some((self.request_last, to))
+        Some((self.request_last, to, disk))
     }
 
     /// The member to ask: the leader if known and reachable, else the next guess.
     fn target(&mut self, shared: &Shared) -> Option<(ReplicaId, DiskId)> {
         let is_reachable = |disk: DiskId| disk == shared.config.disk || shared.links.is_up(disk);
-        let members = &self.spec.members;
+        let members = &self.voters;
         if let Some(leader) = self.route.leader {
             let place = members
                 .iter()
@@ -125,7 +128,7 @@ impl Gateway {
     pub(super) fn note_hint(&mut self, shared: &Shared, hint: Option<ReplicaId>) {
         // Until a new leader is elected the others still name the dead one: asking again at once would only spin.
         let reachable = hint.filter(|leader| {
-            let member = self.spec.members.iter().find(|member| member.replica == *leader);
+            let member = self.voters.iter().find(|member| member.replica == *leader);
             member.is_some_and(|member| member.disk == shared.config.disk || shared.links.is_up(member.disk))
         });
         self.route.leader = reachable;
@@ -146,23 +149,14 @@ impl Gateway {
 
     /// A link broke: what was sent over it is in doubt.
     pub(crate) fn link_lost(&mut self, shared: &mut Shared, disk: DiskId) {
-        let Some(lost) = self
-            .spec
-            .members
-            .iter()
-            .find(|member| member.disk == disk)
-            .map(|member| member.replica)
-        else {
-            return;
-        };
         if self
             .parts
             .values()
-            .any(|part| part.sent.is_some_and(|sent| sent.to == lost))
+            .any(|part| part.sent.is_some_and(|sent| sent.disk == disk))
         {
             self.fail_over(shared);
         }
-        self.attachment.link_lost(lost);
+        self.attachment.link_lost(disk);
         self.pump(shared);
     }
 
@@ -170,6 +164,17 @@ impl Gateway {
     pub(crate) fn link_up(&mut self, shared: &mut Shared) {
         self.route.not_before = shared.now;
         self.pump(shared);
+    }
+
+    /// The volume's voters are others by now. What was sent to one that is none any more is answered, or times out.
+    pub(crate) fn update_members(&mut self, shared: &Shared, revision: LogIndex, voters: &[Member]) {
+        if revision <= self.revision || voters.is_empty() {
+            return;
+        }
+        self.revision = revision;
+        self.voters = voters.to_vec();
+        self.local = local_voter(voters, shared);
+        self.route.not_before = shared.now;
     }
 
     pub(super) fn pause(&mut self, shared: &Shared) {
@@ -250,6 +255,7 @@ impl Gateway {
         let request = GatewayRequest {
             group: self.spec.group,
             request: NO_REPLY,
+            revision: self.revision,
             op,
         };
         if disk == shared.config.disk {

@@ -6,9 +6,11 @@
 use cairn_api::block::BlockError;
 use cairn_api::ids::{Epoch, NodeId};
 use cairn_format::entry::EntryHeader;
+use cairn_format::member::MemberChange;
 use cairn_format::peer::GatewayResult;
 use raft::eraftpb::Entry;
 
+use super::members::header_of;
 use super::{Group, Proposal};
 use crate::event::Stage;
 use crate::map::{BlockMap, DiskBlock};
@@ -28,6 +30,10 @@ pub(crate) enum Verdict {
     AttachLost,
     /// For the external state machine.
     External,
+    /// A change of the members, which the caller makes.
+    Members(MemberChange),
+    /// Has no effect on any replica.
+    Void,
 }
 
 /// Applies one entry to a volume's state; `payload_block` is where its payload lies on this disk.
@@ -71,6 +77,7 @@ pub(crate) fn apply_header(
             Verdict::Attached(*next)
         }
         EntryHeader::Command { .. } => Verdict::External,
+        EntryHeader::Members { change } => Verdict::Members(*change),
     }
 }
 
@@ -101,7 +108,7 @@ impl Group {
     }
 
     fn apply_entry(&mut self, shared: &mut Shared, entry: &Entry) {
-        let verdict = if entry.data.is_empty() {
+        let verdict = if header_of(entry).is_empty() {
             Verdict::Done
         } else {
             self.apply_data(shared, entry)
@@ -124,14 +131,14 @@ impl Group {
             Verdict::Done => GatewayResult::Done,
             Verdict::Attached(epoch) => GatewayResult::Attached { epoch },
             Verdict::Fenced(epoch) => GatewayResult::Failed(BlockError::Fenced { current: epoch.get() }),
-            Verdict::AttachLost => GatewayResult::Retry,
+            Verdict::AttachLost | Verdict::Void | Verdict::Members(_) => GatewayResult::Retry,
             Verdict::External => return self.external.expect_reply(entry.index, proposal.origin),
         };
         shared.reply(self.spec.group, proposal.origin, result);
     }
 
     fn apply_data(&mut self, shared: &Shared, entry: &Entry) -> Verdict {
-        let header = match EntryHeader::decode(&entry.data) {
+        let header = match EntryHeader::decode(header_of(entry)) {
             Ok(header) => header,
             // It was encoded by a leader of this version and its checksum held: there is no way to go on from here.
             Err(error) => unreachable_entry(self, entry.index, &error.to_string()),
@@ -154,11 +161,15 @@ impl Group {
             &mut self.holder,
             shared.seeded,
         );
-        if let Verdict::Attached(epoch) = verdict {
-            self.holder_heard = shared.now;
-            tracing::info!(group = %self.spec.group, %epoch, holder = %self.holder, "attached");
+        match verdict {
+            Verdict::Attached(epoch) => {
+                self.holder_heard = shared.now;
+                tracing::info!(group = %self.spec.group, %epoch, holder = %self.holder, "attached");
+                verdict
+            }
+            Verdict::Members(change) => self.apply_members(entry.index, &change),
+            verdict => verdict,
         }
-        verdict
     }
 
     /// This replica leads no more: whether its proposals are committed is decided elsewhere. Gateways take a new epoch

@@ -53,18 +53,29 @@ impl Lease {
         self.revoked = !mutated!(seeded, LeaseKeptOnTransfer);
     }
 
-    /// Since when a majority is known to follow; `None` while it is not.
-    pub(crate) fn held_since(&self, term: u64, voters: usize, now: Timestamp) -> Option<Timestamp> {
+    /// The highest stamp that a member has answered in this term.
+    pub(crate) fn last_answer(&self, term: u64, from: ReplicaId) -> Option<Timestamp> {
+        self.answered.get(&from).copied().filter(|_| term == self.term)
+    }
+
+    /// Since when a majority of the voters, of whom `others` are all but the leader, is known to follow; `None` while it
+    /// is not. A learner's answers do not count: it is in no majority that could elect another leader.
+    pub(crate) fn held_since(
+        &self,
+        term: u64,
+        others: impl Iterator<Item = ReplicaId>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         if self.revoked || term != self.term {
             return None;
         }
-        let others_needed = voters / 2;
+        let mut stamps: Vec<Option<Timestamp>> = others.map(|other| self.answered.get(&other).copied()).collect();
+        let others_needed = stamps.len().div_ceil(2);
         if others_needed == 0 {
             return Some(now);
         }
-        let mut stamps: Vec<Timestamp> = self.answered.values().copied().collect();
         stamps.sort_unstable_by(|a, b| b.cmp(a));
-        stamps.get(others_needed - 1).copied()
+        stamps.get(others_needed - 1).copied().flatten()
     }
 }
 
@@ -76,17 +87,22 @@ mod tests {
         Timestamp::from_nanos(nanos)
     }
 
+    /// Replica 1 leads `voters` of them.
+    fn held(lease: &Lease, term: u64, voters: u64, now: u64) -> Option<Timestamp> {
+        lease.held_since(term, (2..=voters).map(ReplicaId), at(now))
+    }
+
     #[test]
     fn a_lease_needs_a_majority_of_answers() {
         let mut lease = Lease::default();
         lease.begin(7);
-        assert_eq!(lease.held_since(7, 3, at(9)), None);
+        assert_eq!(held(&lease, 7, 3, 9), None);
         lease.answered(7, ReplicaId(2), at(5));
-        assert_eq!(lease.held_since(7, 3, at(9)), Some(at(5)));
-        assert_eq!(lease.held_since(7, 5, at(9)), None);
+        assert_eq!(held(&lease, 7, 3, 9), Some(at(5)));
+        assert_eq!(held(&lease, 7, 5, 9), None);
         lease.answered(7, ReplicaId(3), at(3));
-        assert_eq!(lease.held_since(7, 5, at(9)), Some(at(3)));
-        assert_eq!(lease.held_since(7, 3, at(9)), Some(at(5)));
+        assert_eq!(held(&lease, 7, 5, 9), Some(at(3)));
+        assert_eq!(held(&lease, 7, 3, 9), Some(at(5)));
     }
 
     #[test]
@@ -94,11 +110,11 @@ mod tests {
         let mut lease = Lease::default();
         lease.begin(7);
         lease.answered(6, ReplicaId(2), at(5));
-        assert_eq!(lease.held_since(7, 3, at(9)), None);
+        assert_eq!(held(&lease, 7, 3, 9), None);
         lease.answered(7, ReplicaId(2), at(5));
         lease.answered(7, ReplicaId(2), at(4));
-        assert_eq!(lease.held_since(7, 3, at(9)), Some(at(5)));
-        assert_eq!(lease.held_since(8, 3, at(9)), None);
+        assert_eq!(held(&lease, 7, 3, 9), Some(at(5)));
+        assert_eq!(held(&lease, 8, 3, 9), None);
     }
 
     #[test]
@@ -108,16 +124,39 @@ mod tests {
         lease.answered(7, ReplicaId(2), at(5));
         lease.revoke(Seeded::default());
         lease.answered(7, ReplicaId(2), at(8));
-        assert_eq!(lease.held_since(7, 3, at(9)), None);
+        assert_eq!(held(&lease, 7, 3, 9), None);
         lease.begin(8);
         lease.answered(8, ReplicaId(2), at(10));
-        assert_eq!(lease.held_since(8, 3, at(11)), Some(at(10)));
+        assert_eq!(held(&lease, 8, 3, 11), Some(at(10)));
     }
 
     #[test]
     fn a_single_replica_needs_nobody() {
         let mut lease = Lease::default();
         lease.begin(6);
-        assert_eq!(lease.held_since(6, 1, at(4)), Some(at(4)));
+        assert_eq!(held(&lease, 6, 1, 4), Some(at(4)));
+    }
+
+    #[test]
+    fn an_even_number_of_voters_needs_more_than_half() {
+        let mut lease = Lease::default();
+        lease.begin(6);
+        lease.answered(6, ReplicaId(2), at(5));
+        assert_eq!(held(&lease, 6, 4, 9), None);
+        lease.answered(6, ReplicaId(3), at(4));
+        assert_eq!(held(&lease, 6, 4, 9), Some(at(4)));
+        assert_eq!(held(&lease, 6, 2, 9), Some(at(5)));
+    }
+
+    #[test]
+    fn a_learner_holds_no_lease() {
+        let mut lease = Lease::default();
+        lease.begin(6);
+        lease.answered(6, ReplicaId(4), at(8));
+        assert_eq!(held(&lease, 6, 3, 9), None);
+        lease.answered(6, ReplicaId(2), at(5));
+        assert_eq!(held(&lease, 6, 3, 9), Some(at(5)));
+        assert_eq!(lease.last_answer(6, ReplicaId(4)), Some(at(8)));
+        assert_eq!(lease.last_answer(7, ReplicaId(4)), None);
     }
 }

@@ -5,6 +5,8 @@ use cairn_api::ids::{GroupId, LogIndex, ReplicaId, Term};
 use cairn_format::peer::{PeerEntry, RaftKind, RaftMessage};
 use raft::eraftpb::{Entry, Message, MessageType};
 
+use super::members::{header_of, raft_entry};
+
 fn kind_of(kind: MessageType) -> Option<RaftKind> {
     Some(match kind {
         MessageType::MsgAppend => RaftKind::Append,
@@ -51,7 +53,7 @@ pub(crate) fn to_wire(group: GroupId, message: &mut Message) -> Option<RaftMessa
         .map(|entry| PeerEntry {
             term: Term(entry.get_term()),
             index: LogIndex(entry.get_index()),
-            header: entry.data,
+            header: header_of(&entry).clone(),
             payload: Bytes::new(),
         })
         .collect();
@@ -91,13 +93,7 @@ pub(crate) fn from_wire(wire: &RaftMessage) -> Message {
     let entries: Vec<Entry> = wire
         .entries
         .iter()
-        .map(|peer| {
-            let mut entry = Entry::default();
-            entry.set_term(peer.term.get());
-            entry.set_index(peer.index.get());
-            entry.data = peer.header.clone();
-            entry
-        })
+        .map(|peer| raft_entry(peer.index.get(), peer.term.get(), &peer.header))
         .collect();
     message.set_entries(entries.into());
     message

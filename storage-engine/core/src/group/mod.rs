@@ -7,6 +7,7 @@
 mod apply;
 mod external;
 mod lease;
+mod members;
 mod message;
 mod outbox;
 mod read;
@@ -17,7 +18,7 @@ mod storage;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use cairn_api::ids::{Epoch, LogIndex, NodeId, ReplicaId, Term};
+use cairn_api::ids::{DiskId, Epoch, LogIndex, NodeId, ReplicaId, Term};
 use cairn_format::peer::{PeerMessage, RaftKind, RaftMessage};
 use raft::eraftpb::{HardState, Message, MessageType};
 use raft::{Config, RawNode, StateRole};
@@ -26,12 +27,13 @@ use crate::event::{CommandError, Effect, GroupSpec, GroupStatus, Member, Role, S
 use crate::load::Load;
 use crate::log::{Record, Ticket};
 use crate::map::BlockMap;
+use crate::membership::Membership;
 use crate::mutation::mutated;
 use crate::repair::Repairs;
 use crate::shared::{Origin, Shared};
 use crate::time::Timestamp;
 
-pub(crate) use apply::apply_header;
+pub(crate) use apply::{Verdict, apply_header};
 pub(crate) use request::STATUS_BLOCKS_MAX;
 pub(crate) use storage::{BASE, GroupLog, Location, LogEntry};
 
@@ -64,8 +66,14 @@ struct Persist {
 
 /// See the module.
 pub(crate) struct Group {
+    /// As it was created.
     pub(crate) spec: GroupSpec,
     pub(crate) replica: ReplicaId,
+    /// As far as the log is applied.
+    membership: Membership,
+    members_changed: bool,
+    /// Where messages came from whose senders became members in a part of the log that is not applied here.
+    strangers: BTreeMap<ReplicaId, DiskId>,
     node: RawNode<GroupLog>,
     map: BlockMap,
     epoch: Epoch,
@@ -90,7 +98,7 @@ pub(crate) struct Group {
     /// The highest stamp handled from the leader of this term.
     heard: (u64, u64),
     started: Timestamp,
-    /// Made by a command in this run: nobody can have counted on its vote before.
+    /// A first member, made by a command in this run: nobody can have counted on its vote before.
     fresh: bool,
     ticks: u32,
     election: (u64, StateRole, usize),
@@ -101,6 +109,8 @@ pub(crate) struct Group {
 /// What recovery found of a group.
 pub(crate) struct Recovered {
     pub(crate) spec: GroupSpec,
+    pub(crate) replica: ReplicaId,
+    pub(crate) membership: Membership,
     pub(crate) log: GroupLog,
     pub(crate) map: BlockMap,
     pub(crate) epoch: Epoch,
@@ -110,13 +120,14 @@ pub(crate) struct Recovered {
 }
 
 impl Recovered {
-    /// A group that has nothing yet.
-    pub(crate) fn empty(spec: GroupSpec) -> Self {
-        let voters = spec.members.iter().map(|member| member.replica.get()).collect();
+    /// A replica that has nothing yet.
+    pub(crate) fn empty(spec: GroupSpec, replica: ReplicaId) -> Self {
         Self {
-            log: GroupLog::new(voters),
+            log: GroupLog::new(),
             map: BlockMap::new(spec.size_blocks),
+            membership: Membership::of(&spec),
             spec,
+            replica,
             epoch: Epoch(0),
             holder: NodeId::NIL,
             applied: BASE,
@@ -127,17 +138,9 @@ impl Recovered {
 
 impl Group {
     /// Starts a replica from what its log holds.
-    pub(crate) fn start(found: Recovered, fresh: bool, shared: &Shared) -> Result<Self, CommandError> {
-        let disk = shared.config.disk;
-        let replica = found
-            .spec
-            .members
-            .iter()
-            .find(|member| member.disk == disk)
-            .map(|member| member.replica);
-        let replica = replica.ok_or_else(|| {
-            CommandError::Refused(format!("disk {disk} is not a member of group {}", found.spec.group))
-        })?;
+    pub(crate) fn start(mut found: Recovered, is_new: bool, shared: &Shared) -> Result<Self, CommandError> {
+        let replica = found.replica;
+        found.log.set_members(&found.membership);
         let timing = &shared.config.timing;
         let election = timing.election_ticks as usize;
         let config = Config {
@@ -161,6 +164,10 @@ impl Group {
             .map_err(|error| CommandError::Refused(format!("group {}: {error}", found.spec.group)))?;
         Ok(Self {
             replica,
+            fresh: is_new && found.spec.members.iter().any(|member| member.replica == replica),
+            membership: found.membership,
+            members_changed: false,
+            strangers: BTreeMap::new(),
             node,
             map: found.map,
             epoch: found.epoch,
@@ -182,7 +189,6 @@ impl Group {
             free_blocks: BTreeMap::new(),
             heard: (0, 0),
             started: shared.now,
-            fresh,
             ticks: 0,
             election: (0, StateRole::Follower, 0),
             known: (0, false),
@@ -206,10 +212,6 @@ impl Group {
 
     pub(crate) fn leader_member(&self) -> Option<&Member> {
         self.leader().and_then(|leader| self.member(leader))
-    }
-
-    fn member(&self, replica: ReplicaId) -> Option<&Member> {
-        self.spec.members.iter().find(|member| member.replica == replica)
     }
 
     /// Whether the group is the meta group's kind: commands for a state machine outside.
@@ -276,9 +278,9 @@ impl Group {
         self.node.raft.set_randomized_election_timeout(self.election.2);
     }
 
-    /// A Raft message has arrived.
-    pub(crate) fn step(&mut self, shared: &mut Shared, mut wire: RaftMessage) {
-        if wire.to != self.replica || self.member(wire.from).is_none() {
+    /// A Raft message has arrived from a disk.
+    pub(crate) fn step(&mut self, shared: &mut Shared, disk: DiskId, mut wire: RaftMessage) {
+        if wire.to != self.replica || !self.hears(wire.from, disk) {
             tracing::debug!(group = %self.spec.group, from = %wire.from, to = %wire.to, "message for another replica");
             return;
         }
@@ -349,21 +351,11 @@ impl Group {
     /// Emits the replication time of proposals that a majority of followers' answers has just covered.
     fn measure_replication(&mut self, shared: &mut Shared, from: ReplicaId, index: u64) {
         let mut matched: Vec<u64> = self
-            .node
-            .raft
-            .prs()
-            .iter()
-            .filter(|(id, _)| **id != self.replica.get())
-            .map(|(id, progress)| {
-                if *id == from.get() {
-                    progress.matched.max(index)
-                } else {
-                    progress.matched
-                }
-            })
+            .other_voters()
+            .map(|voter| self.matched(voter).max(if voter == from { index } else { 0 }))
             .collect();
         matched.sort_unstable_by(|a, b| b.cmp(a));
-        let others_needed = self.spec.members.len() / 2;
+        let others_needed = matched.len().div_ceil(2);
         let Some(covered) = others_needed
             .checked_sub(1)
             .and_then(|place| matched.get(place))
@@ -437,16 +429,17 @@ impl Group {
         let mut ticket = None;
         for entry in entries {
             let payload = self.staged.remove(&(entry.index, entry.term)).unwrap_or_default();
+            let header = members::header_of(&entry).clone();
             ticket = Some(shared.log.push(Record::Entry {
                 group: self.spec.group,
                 term: Term(entry.term),
                 index: LogIndex(entry.index),
-                header: entry.data.clone(),
+                header: header.clone(),
                 payload: payload.clone(),
             }));
             let kept = LogEntry {
                 term: entry.term,
-                header: entry.data,
+                header,
                 payload,
                 location: None,
             };
@@ -533,6 +526,12 @@ impl Group {
         });
     }
 
+    /// The replica is about to be dropped: nobody waits for it any longer.
+    pub(crate) fn abandon(&mut self, shared: &mut Shared) {
+        self.abandon_reads(shared);
+        self.abandon_proposals(shared);
+    }
+
     /// Whether the leader, as known here, has changed since this was last asked.
     pub(crate) fn take_leader_changed(&mut self) -> bool {
         std::mem::take(&mut self.leader_changed)
@@ -568,7 +567,7 @@ impl Group {
 
     fn send_wire(&mut self, shared: &mut Shared, wire: RaftMessage) -> bool {
         let to = wire.to;
-        let Some(disk) = self.member(to).map(|member| member.disk) else {
+        let Some(disk) = self.address(to) else {
             return false;
         };
         let is_full = !wire.entries.is_empty() && shared.links.queued_bytes(disk) > shared.config.limits.link_bytes_max;
@@ -582,7 +581,7 @@ impl Group {
     /// Hands leadership to `to`; true if the attempt was started.
     pub(crate) fn transfer(&mut self, shared: &mut Shared, to: ReplicaId) -> bool {
         let leads = self.leads_with_all_applied() && !self.is_transferring() && to != self.replica;
-        let reachable = self.member(to).is_some_and(|member| shared.links.is_up(member.disk));
+        let reachable = self.membership.is_voter(to) && self.address(to).is_some_and(|disk| shared.links.is_up(disk));
         let close = self.node.raft.prs().get(to.get()).is_some_and(|progress| {
             progress.recent_active && progress.matched + MESSAGES_IN_FLIGHT_MAX as u64 >= self.node.store().last()
         });
@@ -594,28 +593,20 @@ impl Group {
         true
     }
 
-    /// The best member to lead next: the one whose log is furthest.
+    /// The best voter to lead next: the one whose log is furthest.
     pub(crate) fn successor(&self, shared: &Shared) -> Option<ReplicaId> {
-        let progress = self.node.raft.prs();
-        let others = self.spec.members.iter().filter(|member| member.replica != self.replica);
-        let reachable = others.filter(|member| shared.links.is_up(member.disk));
-        reachable
-            .max_by_key(|member| progress.get(member.replica.get()).map(|progress| progress.matched))
-            .map(|member| member.replica)
+        self.other_voters()
+            .filter(|voter| self.address(*voter).is_some_and(|disk| shared.links.is_up(disk)))
+            .max_by_key(|voter| self.matched(*voter))
     }
 
     /// The state of the replica, for people.
     pub(crate) fn status(&self, repairs: &Repairs) -> GroupStatus {
-        let progress = self.node.raft.prs();
-        let others = self.spec.members.iter().filter(|member| member.replica != self.replica);
-        let matched = |member: &Member| {
-            let matched = progress
-                .get(member.replica.get())
-                .map_or(0, |progress| progress.matched);
-            (member.replica, LogIndex(matched))
-        };
+        let others = self.membership.all().filter(|member| member.replica != self.replica);
+        let matched = |member: &Member| (member.replica, LogIndex(self.matched(member.replica)));
         GroupStatus {
             spec: self.spec.clone(),
+            membership: self.membership.clone(),
             replica: self.replica,
             role: match self.node.raft.state {
                 StateRole::Leader => Role::Leader,

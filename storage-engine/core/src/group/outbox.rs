@@ -161,8 +161,7 @@ impl Group {
         if self.outboxes.values().all(|outbox| outbox.held.is_empty()) {
             return;
         }
-        let member = self.spec.members.iter().find(|member| member.disk == disk);
-        if let Some(to) = member.map(|member| member.replica) {
+        if let Some(to) = self.replica_on(disk) {
             self.advance_outbox(shared, to);
         }
     }
@@ -179,7 +178,7 @@ impl Group {
                 self.send_wire(shared, front.message);
             }
         }
-        let disk = self.member(to).map(|member| member.disk);
+        let disk = self.address(to);
         let mut bytes = disk.map_or(0, |disk| shared.links.queued_bytes(disk));
         let Some(outbox) = self.outboxes.get_mut(&to) else {
             return;

@@ -83,7 +83,7 @@ impl Group {
                 false => self.refuse_not_leading(shared, origin),
             };
         }
-        let held_since = self.lease.held_since(self.term(), self.spec.members.len(), shared.now);
+        let held_since = self.lease.held_since(self.term(), self.other_voters(), shared.now);
         let mut lease = shared.config.timing.lease();
         if mutated!(shared.seeded, LeaseTooLong) {
             lease *= 4;

@@ -12,10 +12,9 @@ use crate::repair::{Consumer, Outcome};
 use crate::shared::Shared;
 
 impl Group {
-    /// Asks the other members for what this disk has lost.
+    /// Asks the other voters for what this disk has lost: whether nobody has it any more does not depend on a learner.
     pub(super) fn find_lost(&self, shared: &mut Shared, loss: &Loss, consumer: Consumer) {
-        let others = self.spec.members.iter().filter(|member| member.replica != self.replica);
-        let peers = others.map(|member| member.disk).collect();
+        let peers = self.other_voters().filter_map(|voter| self.address(voter)).collect();
         shared.repair(loss, peers, consumer);
     }
 
@@ -30,7 +29,7 @@ impl Group {
 
     /// A peer asks for blocks. Only a member is answered: nobody else has a use for them.
     pub(crate) fn answer_repair(&self, shared: &mut Shared, from: DiskId, request: RepairRequest) {
-        if !self.spec.members.iter().any(|member| member.disk == from) {
+        if self.replica_on(from).is_none() {
             tracing::debug!(group = %self.spec.group, %from, "a stranger asks for blocks");
             return;
         }

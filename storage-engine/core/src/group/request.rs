@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use cairn_api::block::BlockError;
-use cairn_api::ids::{Epoch, NodeId, ReplicaId};
+use cairn_api::ids::{Epoch, LogIndex, NodeId, ReplicaId};
 use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE};
 use cairn_format::checksum::block_crcs;
 use cairn_format::entry::{ENTRY_BLOCKS_MAX, EntryHeader};
@@ -19,6 +19,17 @@ const FREE_MARGIN_BLOCKS: u64 = 1024;
 pub(crate) const STATUS_BLOCKS_MAX: u64 = 1 << 23;
 
 impl Group {
+    /// Tells a gateway that knows the members of `revision` of newer ones.
+    pub(crate) fn tell_members(&self, shared: &mut Shared, origin: Origin, revision: LogIndex) {
+        if revision < self.membership.revision {
+            let members = GatewayResult::Members {
+                revision: self.membership.revision,
+                voters: self.membership.voters.clone(),
+            };
+            shared.reply(self.spec.group, origin.unasked(), members);
+        }
+    }
+
     /// Serves a gateway's request.
     pub(crate) fn request(&mut self, shared: &mut Shared, origin: Origin, op: GatewayOp) {
         if let Err(error) = self.check_range(&op) {
@@ -162,7 +173,7 @@ impl Group {
     }
 
     /// Whether this replica can take proposals now; if not, the origin is told.
-    fn may_propose(&self, shared: &mut Shared, origin: Origin) -> bool {
+    pub(super) fn may_propose(&self, shared: &mut Shared, origin: Origin) -> bool {
         if !self.is_leader() {
             self.refuse_not_leading(shared, origin);
             return false;
@@ -176,14 +187,15 @@ impl Group {
 
     fn majority_has_room(&self, shared: &Shared, blocks: u64) -> bool {
         let needed = blocks + FREE_MARGIN_BLOCKS;
-        let with_room = self.spec.members.iter().filter(|member| {
+        let voters = &self.membership.voters;
+        let with_room = voters.iter().filter(|member| {
             if member.replica == self.replica {
                 shared.log.free_blocks() >= needed
             } else {
                 self.free_blocks.get(&member.replica).is_none_or(|free| *free >= needed)
             }
         });
-        with_room.count() > self.spec.members.len() / 2
+        with_room.count() > voters.len() / 2
     }
 
     fn propose(&mut self, shared: &mut Shared, origin: Origin, header: &EntryHeader, payload: Bytes) {
@@ -192,12 +204,17 @@ impl Group {
             tracing::debug!(group = %self.spec.group, %error, "proposal dropped");
             return shared.reply(self.spec.group, origin, GatewayResult::Retry);
         }
-        let index = self.node.raft.raft_log.last_index();
-        let term = self.term();
         let bytes = payload.len() as u64;
+        let (index, term) = self.note_proposal(shared, origin, bytes);
         if !payload.is_empty() {
             self.staged.insert((index, term), payload);
         }
+    }
+
+    /// Remembers who waits for the entry that raft-rs has just appended.
+    pub(super) fn note_proposal(&mut self, shared: &Shared, origin: Origin, bytes: u64) -> (u64, u64) {
+        let index = self.node.raft.raft_log.last_index();
+        let term = self.term();
         self.proposal_bytes += bytes;
         self.proposals.insert(
             index,
@@ -208,6 +225,7 @@ impl Group {
                 bytes,
             },
         );
+        (index, term)
     }
 
     fn attach(&mut self, shared: &mut Shared, origin: Origin, holder: NodeId, mode: AttachMode, requester: NodeId) {

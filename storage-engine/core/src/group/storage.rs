@@ -7,8 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
+use cairn_format::member::Member;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+use super::members::raft_entry;
+use crate::membership::Membership;
 
 /// The index and term that every group starts from. Not zero: raft-rs treats an empty log at index 0 as a replica that
 /// was never initialised, and such a replica could vote.
@@ -52,6 +56,7 @@ pub(crate) struct FetchRequest {
 /// Entry headers of one group.
 pub(crate) struct GroupLog {
     hard_state: HardState,
+    /// The members at the applied index when the replica started: what raft-rs starts from.
     conf_state: ConfState,
     /// Index of `window[0]`.
     window_first: u64,
@@ -66,15 +71,13 @@ pub(crate) struct GroupLog {
 }
 
 impl GroupLog {
-    pub(crate) fn new(voters: Vec<u64>) -> Self {
+    pub(crate) fn new() -> Self {
         let mut hard_state = HardState::default();
         hard_state.set_term(BASE);
         hard_state.set_commit(BASE);
-        let mut conf_state = ConfState::default();
-        conf_state.set_voters(voters);
         Self {
             hard_state,
-            conf_state,
+            conf_state: ConfState::default(),
             window_first: BASE + 1,
             window: VecDeque::new(),
             terms: vec![(BASE, BASE)],
@@ -82,6 +85,13 @@ impl GroupLog {
             fetched: BTreeMap::new(),
             wanted: std::cell::RefCell::default(),
         }
+    }
+
+    /// The members as of what is applied.
+    pub(crate) fn set_members(&mut self, members: &Membership) {
+        let numbers = |members: &[Member]| members.iter().map(|member| member.replica.get()).collect();
+        self.conf_state.set_voters(numbers(&members.voters));
+        self.conf_state.set_learners(numbers(&members.learners));
     }
 
     pub(crate) fn last(&self) -> u64 {
@@ -238,15 +248,6 @@ fn pop_from(pairs: &mut Vec<(u64, u64)>, index: u64) {
     }
 }
 
-fn raft_entry(index: u64, term: u64, header: &Bytes) -> Entry {
-    let mut entry = Entry::default();
-    entry.set_entry_type(EntryType::EntryNormal);
-    entry.set_index(index);
-    entry.set_term(term);
-    entry.data = header.clone();
-    entry
-}
-
 /// What an entry costs in raft-rs's size bounds beside its header.
 const ENTRY_OVERHEAD: u64 = 16;
 
@@ -339,7 +340,7 @@ mod tests {
     }
 
     fn log_of(terms: &[u64]) -> GroupLog {
-        let mut log = GroupLog::new(vec![1, 2, 3]);
+        let mut log = GroupLog::new();
         for (offset, term) in terms.iter().enumerate() {
             log.append(BASE + 1 + offset as u64, entry(*term, 100 * offset as u64));
         }

@@ -8,8 +8,7 @@ use cairn_api::ids::DiskId;
 use cairn_api::units::BLOCK_BYTES;
 use cairn_format::entry::{BlockCrcs, ENTRY_BLOCKS_MAX};
 use cairn_format::frame::{
-    self, FrameInfo, FrameMember, FrameRecord, HEADER_BLOCKS_MAX, PAYLOAD_BLOCKS_MAX, WINDOW_FRAMES_MAX,
-    header_blocks_for,
+    self, FrameInfo, FrameRecord, HEADER_BLOCKS_MAX, PAYLOAD_BLOCKS_MAX, WINDOW_FRAMES_MAX, header_blocks_for,
 };
 use cairn_format::segment::{HeadKind, SegmentHeader};
 use cairn_format::superblock::Geometry;
@@ -486,28 +485,22 @@ fn to_frame_record(record: Record) -> (FrameRecord, Bytes) {
             },
             Bytes::new(),
         ),
-        Record::GroupCreated { spec, index, term } => {
-            let members = spec
-                .members
-                .iter()
-                .map(|member| FrameMember {
-                    replica: member.replica,
-                    node: member.node,
-                    disk: member.disk,
-                })
-                .collect();
-            let (group, size_blocks) = (spec.group, spec.size_blocks);
-            (
-                FrameRecord::GroupCreated {
-                    group,
-                    size_blocks,
-                    members,
-                    index,
-                    term,
-                },
-                Bytes::new(),
-            )
-        }
+        Record::GroupCreated {
+            spec,
+            replica,
+            index,
+            term,
+        } => (
+            FrameRecord::GroupCreated {
+                group: spec.group,
+                size_blocks: spec.size_blocks,
+                members: spec.members,
+                replica,
+                index,
+                term,
+            },
+            Bytes::new(),
+        ),
         Record::GroupDropped(group) => (FrameRecord::GroupDropped { group }, Bytes::new()),
     }
 }

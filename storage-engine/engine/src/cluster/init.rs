@@ -271,9 +271,11 @@ pub async fn ensure_meta_group(engine: &Arc<Engine>) -> Result<(), Status> {
         members: cluster.members.clone(),
     };
     let refuse = |error: crate::disks::AskError| Status::unavailable(format!("the meta group was not made: {error}"));
-    ask(&thread, CoreCommand::CreateGroup(spec), COMMAND_PATIENCE)
-        .await
-        .map_err(refuse)?;
+    let create = CoreCommand::CreateGroup {
+        spec,
+        replica: own.replica,
+    };
+    ask(&thread, create, COMMAND_PATIENCE).await.map_err(refuse)?;
     tracing::info!(disk = %own.disk, replica = %own.replica, "made a replica of the meta group");
     attach(engine, own.disk, &thread).await.map_err(refuse)?;
     Ok(())
@@ -316,7 +318,7 @@ async fn attach(
         CommandReply::Groups(groups) => groups
             .into_iter()
             .find(|status| status.spec.group == GroupId::META)
-            .map(|status| status.spec.members)
+            .map(|status| status.membership.voters)
             .unwrap_or_default(),
         _ => Vec::new(),
     };

@@ -271,7 +271,11 @@ async fn make_replica(engine: &Arc<Engine>, disk: DiskId, group: GroupId, id: Re
         return Ok(());
     }
     let thread = engine.disks.thread_of(disk).ok_or("its disk does not serve")?;
-    ask(&thread, CoreCommand::CreateGroup(volume.spec()), COMMAND_PATIENCE)
+    let create = CoreCommand::CreateGroup {
+        spec: volume.spec(),
+        replica: id,
+    };
+    ask(&thread, create, COMMAND_PATIENCE)
         .await
         .map_err(|error| format!("not made: {error}"))?;
     tracing::info!(volume = volume.name, %group, replica = %id, %disk, "made a replica");

@@ -18,6 +18,7 @@ use super::{
 use crate::checksum::{BlockMismatch, crc32c, verify};
 use crate::entry::{BlockCrcs, ENTRY_BLOCKS_MAX, HEADER_BYTES_MAX, LBA_END_MAX};
 use crate::error::FormatError;
+use crate::member::{MEMBERS_MAX, Member};
 use crate::wire::Reader;
 
 const STRUCTURE: &str = "peer frame";
@@ -231,6 +232,7 @@ impl Decoder<'_> {
     fn request(&mut self) -> Result<GatewayRequest, FormatError> {
         let group = GroupId(self.reader.u64("group")?);
         let request = self.reader.u64("request number")?;
+        let revision = LogIndex(self.reader.u64("revision of the members")?);
         let op = match self.reader.u8("gateway operation")? {
             1 => self.write()?,
             2 => {
@@ -281,7 +283,12 @@ impl Decoder<'_> {
             },
             found => return Err(self.reader.unknown("gateway operation", u64::from(found), "1 to 8")),
         };
-        Ok(GatewayRequest { group, request, op })
+        Ok(GatewayRequest {
+            group,
+            request,
+            revision,
+            op,
+        })
     }
 
     fn write(&mut self) -> Result<GatewayOp, FormatError> {
@@ -347,9 +354,21 @@ impl Decoder<'_> {
             }
             6 => GatewayResult::Retry,
             7 => GatewayResult::Failed(self.error()?),
-            found => return Err(self.reader.unknown("gateway result", u64::from(found), "1 to 7")),
+            8 => GatewayResult::Members {
+                revision: LogIndex(self.reader.u64("revision of the members")?),
+                voters: self.members()?,
+            },
+            found => return Err(self.reader.unknown("gateway result", u64::from(found), "1 to 8")),
         };
         Ok(GatewayReply { group, request, result })
+    }
+
+    fn members(&mut self) -> Result<Vec<Member>, FormatError> {
+        let count = usize::from(self.reader.u16("member count")?);
+        if !(1..=MEMBERS_MAX).contains(&count) {
+            return Err(self.reader.out_of_range("member count", count as u64, "1 to 16"));
+        }
+        (0..count).map(|_| Member::take(&mut self.reader)).collect()
     }
 
     fn pieces(&mut self) -> Result<Vec<BlockPiece>, FormatError> {

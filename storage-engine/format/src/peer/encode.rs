@@ -11,6 +11,7 @@ use super::{
 };
 use crate::checksum::crc32c;
 use crate::entry::{BlockCrcs, ENTRY_BLOCKS_MAX, HEADER_BYTES_MAX};
+use crate::member::{MEMBER_BYTES, MEMBERS_MAX};
 
 pub(super) const MESSAGE_RAFT: u8 = 1;
 pub(super) const MESSAGE_REQUEST: u8 = 2;
@@ -21,8 +22,8 @@ pub(super) const MESSAGE_REPAIR_REPLY: u8 = 5;
 pub(super) const RAFT_FIXED_BYTES: usize = 94;
 /// An entry's fields in front of its header.
 pub(super) const ENTRY_FIXED_BYTES: usize = 18;
-/// Kind, group, request number and operation of a gateway's request or reply.
-pub(super) const GATEWAY_FIXED_BYTES: usize = 18;
+/// Kind, group, request number, revision and operation of a gateway's request; a reply has no revision.
+pub(super) const GATEWAY_FIXED_BYTES: usize = 26;
 
 /// A frame ready to be sent: the head, then the payload, in order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -69,6 +70,7 @@ pub fn body_bytes_estimate(message: &PeerMessage) -> usize {
                     // Five bytes a piece, four a block of data.
                     GatewayResult::Read(pieces) => 2 + 5 * pieces.len() + 4 * ENTRY_BLOCKS_MAX as usize,
                     GatewayResult::Status(extents) => 4 + 9 * extents.len(),
+                    GatewayResult::Members { voters, .. } => 10 + MEMBER_BYTES * voters.len(),
                     _ => 32 + TEXT_BYTES_MAX,
                 }
         }
@@ -190,6 +192,7 @@ impl Encoder {
         self.body.put_u8(MESSAGE_REQUEST);
         self.body.put_u64_le(request.group.0);
         self.body.put_u64_le(request.request);
+        self.body.put_u64_le(request.revision.0);
         match &request.op {
             GatewayOp::Write {
                 epoch,
@@ -290,6 +293,15 @@ impl Encoder {
             GatewayResult::Failed(error) => {
                 self.body.put_u8(7);
                 self.error(error);
+            }
+            GatewayResult::Members { revision, voters } => {
+                assert!((1..=MEMBERS_MAX).contains(&voters.len()), "1 to 16 voters");
+                self.body.put_u8(8);
+                self.body.put_u64_le(revision.0);
+                self.body.put_u16_le(voters.len() as u16);
+                for voter in voters {
+                    voter.encode_into(&mut self.body);
+                }
             }
         }
     }

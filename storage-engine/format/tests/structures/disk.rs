@@ -188,7 +188,7 @@ fn an_unknown_operation_is_refused_by_name() {
     assert!(error.is_newer());
     assert_eq!(
         error.to_string(),
-        "entry header: operation 9 is unknown, known are 1 write, 2 zero, 3 attach, 4 command"
+        "entry header: operation 9 is unknown, known are 1 write, 2 zero, 3 attach, 4 command, 5 members"
     );
 }
 

@@ -2,7 +2,7 @@
 
 use super::strategies;
 use bytes::{Bytes, BytesMut};
-use cairn_api::ids::{Epoch, GroupId};
+use cairn_api::ids::{Epoch, GroupId, LogIndex};
 use cairn_api::units::Lba;
 use cairn_format::error::FormatError;
 use cairn_format::peer::{
@@ -132,6 +132,7 @@ fn the_payload_is_never_copied() {
     let frame = peer::encode(&[PeerMessage::Request(GatewayRequest {
         group: GroupId(2),
         request: 1,
+        revision: LogIndex(0),
         op,
     })]);
     assert_eq!(frame.payload[0].as_ptr(), payload.as_ptr());

@@ -6,7 +6,8 @@ use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, Replic
 use cairn_api::units::{BLOCK_SIZE, Lba};
 use cairn_format::checksum::block_crcs;
 use cairn_format::entry::EntryHeader;
-use cairn_format::frame::{FrameInfo, FrameMember, FrameRecord};
+use cairn_format::frame::{FrameInfo, FrameRecord};
+use cairn_format::member::{Member, MemberChange};
 use cairn_format::peer::{
     AttachMode, BlockPiece, FoundBlock, GatewayOp, GatewayReply, GatewayRequest, GatewayResult, Hello, HelloCode,
     PeerEntry, PeerMessage, RaftKind, RaftMessage, RepairRefusal, RepairReply, RepairRequest, RepairSource,
@@ -85,15 +86,27 @@ pub(crate) fn entry_header() -> impl Strategy<Value = EntryHeader> {
             let length = u32::try_from(block_crcs.len()).unwrap() * BLOCK_SIZE - cut;
             EntryHeader::Command { length, block_crcs }
         }),
+        member_change().prop_map(|change| EntryHeader::Members { change }),
+    ]
+}
+
+fn member() -> impl Strategy<Value = Member> {
+    (1_u64.., node(), disk()).prop_map(|(replica, node, disk)| Member {
+        replica: ReplicaId(replica),
+        node,
+        disk,
+    })
+}
+
+fn member_change() -> impl Strategy<Value = MemberChange> {
+    prop_oneof![
+        member().prop_map(MemberChange::AddLearner),
+        (1_u64..).prop_map(|replica| MemberChange::Promote(ReplicaId(replica))),
+        (1_u64..).prop_map(|replica| MemberChange::Remove(ReplicaId(replica))),
     ]
 }
 
 pub(crate) fn frame_record(payload_blocks: u32) -> impl Strategy<Value = FrameRecord> {
-    let member = (any::<u64>(), node(), disk()).prop_map(|(replica, node, disk)| FrameMember {
-        replica: ReplicaId(replica),
-        node,
-        disk,
-    });
     prop_oneof![
         (
             any::<(u64, u64, u64)>(),
@@ -117,15 +130,16 @@ pub(crate) fn frame_record(payload_blocks: u32) -> impl Strategy<Value = FrameRe
             vote: ReplicaId(vote),
             commit: LogIndex(commit),
         }),
-        (any::<(u64, u64, u64, u64)>(), vec(member, 1..=5)).prop_map(|((group, size_blocks, index, term), members)| {
-            FrameRecord::GroupCreated {
+        (any::<(u64, u64, u64, u64, u64)>(), vec(member(), 1..=5)).prop_map(
+            |((group, size_blocks, index, term, replica), members)| FrameRecord::GroupCreated {
                 group: GroupId(group),
                 size_blocks,
                 members,
+                replica: ReplicaId(replica),
                 index: LogIndex(index),
                 term: Term(term),
             }
-        }),
+        ),
         any::<u64>().prop_map(|group| FrameRecord::GroupDropped { group: GroupId(group) }),
     ]
 }
@@ -367,6 +381,10 @@ fn gateway_result() -> impl Strategy<Value = GatewayResult> {
         }),
         Just(GatewayResult::Retry),
         block_error().prop_map(GatewayResult::Failed),
+        (any::<u64>(), vec(member(), 1..=5)).prop_map(|(revision, voters)| GatewayResult::Members {
+            revision: LogIndex(revision),
+            voters
+        }),
     ]
 }
 
@@ -375,10 +393,11 @@ pub(crate) fn peer_message() -> impl Strategy<Value = PeerMessage> {
         raft_message(),
         repair_request(),
         repair_reply(),
-        (any::<(u64, u64)>(), gateway_op()).prop_map(|((group, request), op)| {
+        (any::<(u64, u64, u64)>(), gateway_op()).prop_map(|((group, request, revision), op)| {
             PeerMessage::Request(GatewayRequest {
                 group: GroupId(group),
                 request,
+                revision: LogIndex(revision),
                 op,
             })
         }),

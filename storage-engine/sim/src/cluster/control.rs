@@ -59,12 +59,20 @@ impl Cluster {
         self.settle_start();
         for member in &spec.members {
             let number = self.number_of(member.disk);
-            assert_eq!(
-                self.command(number, Command::CreateGroup(spec.clone())),
-                Ok(CommandReply::Done)
-            );
+            assert_eq!(self.make_replica(number, spec, member.replica), Ok(CommandReply::Done));
         }
         self.await_leader(spec.group, Duration::from_secs(10));
+    }
+
+    /// Makes a replica of a group on a node's disk.
+    pub fn make_replica(
+        &mut self,
+        number: usize,
+        spec: &GroupSpec,
+        replica: ReplicaId,
+    ) -> Result<CommandReply, CommandError> {
+        let spec = spec.clone();
+        self.command(number, Command::CreateGroup { spec, replica })
     }
 
     /// Waits until all running cores have recovered.
@@ -162,6 +170,7 @@ impl Cluster {
     /// Waits until every running member holds the same log, all of it applied; then checks that all hold the same data.
     pub fn quiesce(&mut self, spec: &GroupSpec) {
         let members: Vec<usize> = spec.members.iter().map(|member| self.number_of(member.disk)).collect();
+        let mut found = Vec::new();
         for _ in 0..600 {
             self.run(Duration::from_millis(100));
             let running: Vec<usize> = members
@@ -179,9 +188,10 @@ impl Cluster {
                 self.check_equal(spec.group, &running, &states);
                 return;
             }
+            found = states;
         }
         panic!(
-            "[liveness] the replicas of group {} do not level within 60 s",
+            "[liveness] the replicas of group {} do not level within 60 s: {found:#?}",
             spec.group
         );
     }
@@ -218,12 +228,9 @@ impl Cluster {
         }
     }
 
-    /// How many of the members' disks durably hold a sector with this stamp.
-    pub fn durable_copies(&self, spec: &GroupSpec, stamp: u64) -> usize {
-        spec.members
-            .iter()
-            .filter(|member| self.nodes[self.number_of(member.disk)].disk.has_stamp(stamp))
-            .count()
+    /// How many disks durably hold a sector with this stamp.
+    pub fn durable_copies(&self, stamp: u64) -> usize {
+        self.nodes.iter().filter(|node| node.disk.has_stamp(stamp)).count()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each says first whether it can take effect now: a node that is down cannot crash. What did not take effect is not
 //! counted.
 
-use cairn_api::ids::GroupId;
+use cairn_api::ids::{GroupId, LogIndex};
 use cairn_core::event::Command;
 use cairn_format::peer::{GatewayOp, GatewayRequest, PeerMessage};
 
@@ -272,6 +272,7 @@ impl Run<'_> {
         let request = GatewayRequest {
             group,
             request: 0,
+            revision: LogIndex(0),
             op: GatewayOp::TransferLeader { to: member.replica },
         };
         let from = disk;

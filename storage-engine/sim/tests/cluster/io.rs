@@ -307,7 +307,7 @@ fn groups_come_and_go_and_repeating_it_is_harmless() {
     let spec = cluster.spec(VOLUME, BLOCKS, 3);
     cluster.create(&spec);
     assert_eq!(
-        cluster.command(0, Command::CreateGroup(spec.clone())),
+        cluster.make_replica(0, &spec, spec.members[0].replica),
         Ok(CommandReply::Done)
     );
     let other = cluster.spec(GroupId(3), BLOCKS, 3);
@@ -333,6 +333,11 @@ fn groups_come_and_go_and_repeating_it_is_harmless() {
         let summary = node.recovered.as_ref().unwrap();
         assert_eq!(summary.groups, [GroupId(3)], "a dropped group comes back");
     }
+    let again = cluster.make_replica(0, &spec, spec.members[0].replica);
+    assert!(
+        again.is_err(),
+        "a dropped replica is made anew under its number: {again:?}"
+    );
     let device = cluster.open(1, &other);
     let bytes = read_bytes(cluster.call(
         1,

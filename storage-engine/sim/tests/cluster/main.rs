@@ -19,5 +19,6 @@ mod full_disk;
 mod guards;
 mod io;
 mod lease;
+mod members;
 mod repair;
 mod soak;

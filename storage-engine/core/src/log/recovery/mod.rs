@@ -103,8 +103,10 @@ pub enum RecoveredRecord {
     },
     /// The disk holds a replica of this group from here on.
     GroupCreated {
-        /// What the group is made of.
+        /// What the group was created with.
         spec: GroupSpec,
+        /// The replica's number.
+        replica: ReplicaId,
         /// The index that its log starts behind.
         index: LogIndex,
         /// The term of that index.

@@ -11,7 +11,7 @@ use cairn_format::frame::{Frame, FrameRecord, genesis_chain};
 use cairn_format::segment::SegmentHeader;
 
 use super::{LogSummary, RecoveredRecord, RecoverySink};
-use crate::event::{GroupSpec, Member};
+use crate::event::GroupSpec;
 use crate::log::parse::PayloadPlace;
 use crate::log::{OpenSegment, Placed};
 
@@ -203,27 +203,19 @@ fn recovered_record(record: FrameRecord, place: PayloadPlace, frame_offset: u64)
             group,
             size_blocks,
             members,
+            replica,
             index,
             term,
-        } => {
-            let members = members
-                .into_iter()
-                .map(|member| Member {
-                    replica: member.replica,
-                    node: member.node,
-                    disk: member.disk,
-                })
-                .collect();
-            RecoveredRecord::GroupCreated {
-                spec: GroupSpec {
-                    group,
-                    size_blocks,
-                    members,
-                },
-                index,
-                term,
-            }
-        }
+        } => RecoveredRecord::GroupCreated {
+            spec: GroupSpec {
+                group,
+                size_blocks,
+                members,
+            },
+            replica,
+            index,
+            term,
+        },
         FrameRecord::GroupDropped { group } => RecoveredRecord::GroupDropped(group),
     }
 }

@@ -242,6 +242,7 @@ impl Rig {
                 size_blocks: 100,
                 members: vec![member],
             },
+            replica: ReplicaId(1 + self.next_index % 7),
             index: LogIndex(10),
             term: Term(1),
         }
@@ -397,13 +398,19 @@ fn is_same(found: &RecoveredRecord, pushed: &Record) -> bool {
             },
         ) => (group, term, vote, commit) == (of, at, voted, committed),
         (
-            RecoveredRecord::GroupCreated { spec, index, term },
+            RecoveredRecord::GroupCreated {
+                spec,
+                replica,
+                index,
+                term,
+            },
             Record::GroupCreated {
                 spec: made,
+                replica: number,
                 index: behind,
                 term: at,
             },
-        ) => (spec, index, term) == (made, behind, at),
+        ) => (spec, replica, index, term) == (made, number, behind, at),
         (RecoveredRecord::GroupDropped(found), Record::GroupDropped(pushed)) => found == pushed,
         _ => false,
     }
