@@ -71,17 +71,18 @@ impl Attachment {
         }
     }
 
-    pub(super) fn is_late(
+    /// The member that was asked and does not answer in time.
+    pub(super) fn late(
         &self,
         now: Timestamp,
         timeout: Duration,
         guess_timeout: Duration,
         leader: Option<ReplicaId>,
-    ) -> bool {
-        self.asked.is_some_and(|asked| {
-            let age = now.since(asked.at);
-            age > timeout || (age > guess_timeout && leader != Some(asked.to))
-        })
+    ) -> Option<ReplicaId> {
+        let asked = self.asked?;
+        let age = now.since(asked.at);
+        let is_late = age > timeout || (age > guess_timeout && leader != Some(asked.to));
+        is_late.then_some(asked.to)
     }
 }
 
@@ -131,14 +132,16 @@ impl Gateway {
             self.attachment.giving_back = None;
             return;
         }
-        self.attachment.asked = None;
+        let Some(asked) = self.attachment.asked.take() else {
+            return;
+        };
         match result {
             GatewayResult::Attached { epoch } => {
                 self.attachment.epoch = Some(epoch);
                 self.attachment.is_renewal = true;
                 self.attachment.busy_since = None;
             }
-            GatewayResult::NotLeader { leader } => self.note_hint(shared, leader),
+            GatewayResult::NotLeader { leader } => self.note_hint(shared, asked.to, leader),
             GatewayResult::Failed(BlockError::Busy { holder }) => self.busy(shared, &holder),
             GatewayResult::Failed(BlockError::Fenced { current }) => self.fence(shared, Epoch(current)),
             GatewayResult::Failed(error) => self.fail_writes(shared, &error),

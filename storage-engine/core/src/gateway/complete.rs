@@ -12,8 +12,11 @@ impl Gateway {
     pub(super) fn part_reply(&mut self, shared: &mut Shared, part: u64, result: GatewayResult) {
         match result {
             GatewayResult::NotLeader { leader } => {
+                let asked = self.parts.get(&part).and_then(|part| part.sent).map(|sent| sent.to);
                 self.fail_over(shared);
-                self.note_hint(shared, leader);
+                if let Some(asked) = asked {
+                    self.note_hint(shared, asked, leader);
+                }
             }
             GatewayResult::Retry => {
                 self.send_again(part);

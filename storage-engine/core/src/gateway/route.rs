@@ -1,5 +1,6 @@
 //! Finding the leader, sending parts to it, and noticing that it does not answer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cairn_api::ids::{DiskId, Epoch, LogIndex, ReplicaId};
@@ -124,8 +125,18 @@ impl Gateway {
         None
     }
 
-    /// A member said who leads, or that it does not.
-    pub(super) fn note_hint(&mut self, shared: &Shared, hint: Option<ReplicaId>) {
+    /// A member does not lead, or does not answer: the next one is guessed, unless it has been moved on from already. Several
+    /// replies of one member must not add up to a step that leads back to it.
+    fn move_on_from(&mut self, asked: ReplicaId) {
+        let count = self.voters.len().max(1);
+        let guessed = self.voters.get(self.route.guess % count);
+        if guessed.is_some_and(|member| member.replica == asked) {
+            self.route.guess += 1;
+        }
+    }
+
+    /// The member that was asked said who leads, or that it does not.
+    pub(super) fn note_hint(&mut self, shared: &Shared, asked: ReplicaId, hint: Option<ReplicaId>) {
         // Until a new leader is elected the others still name the dead one: asking again at once would only spin.
         let reachable = hint.filter(|leader| {
             let member = self.voters.iter().find(|member| member.replica == *leader);
@@ -133,7 +144,7 @@ impl Gateway {
         });
         self.route.leader = reachable;
         if reachable.is_none() {
-            self.route.guess += 1;
+            self.move_on_from(asked);
             self.route.not_before = shared.now.after(GUESS_PAUSE);
         }
     }
@@ -184,9 +195,11 @@ impl Gateway {
     /// What was sent is in doubt: everything is sent again, writes under a new epoch.
     pub(super) fn fail_over(&mut self, shared: &Shared) {
         let mut has_doubtful_write = false;
+        let mut asked = BTreeSet::new();
         for (number, part) in &mut self.parts {
             if let Some(sent) = part.sent.take() {
                 self.requests.remove(&sent.request);
+                asked.insert(sent.to);
                 self.unsent.insert(*number);
                 has_doubtful_write |= part.is_write();
             }
@@ -195,7 +208,9 @@ impl Gateway {
             self.attachment.doubt();
         }
         self.route.leader = None;
-        self.route.guess += 1;
+        for member in asked {
+            self.move_on_from(member);
+        }
         tracing::info!(group = %self.spec.group, node = %shared.config.node, unsent = self.unsent.len(), "failing over");
     }
 
@@ -216,10 +231,10 @@ impl Gateway {
             self.fail_over(shared);
             self.route.leader = known;
         }
-        if self.attachment.is_late(now, timeout, GUESS_TIMEOUT, leader) {
+        if let Some(asked) = self.attachment.late(now, timeout, GUESS_TIMEOUT, leader) {
             self.attachment.doubt();
             self.route.leader = None;
-            self.route.guess += 1;
+            self.move_on_from(asked);
         }
     }
 
