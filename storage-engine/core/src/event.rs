@@ -171,6 +171,9 @@ pub struct GroupStatus {
     pub spec: GroupSpec,
     /// Its members, as far as the log is applied here.
     pub membership: Membership,
+    /// The last change of them that is sure to be known after a restart; a removed replica is dropped only when a majority
+    /// of those who stay has settled its removal.
+    pub settled: LogIndex,
     /// The local replica.
     pub replica: ReplicaId,
     /// What it is.

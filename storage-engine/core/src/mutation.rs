@@ -165,8 +165,11 @@ mutations! {
     HardStateForgotten, "hard-state-forgotten":
         "A replica forgets term and vote when it restarts.";
         caught by "a replica's term that is lower after a restart than before".
+    MembersForgotten, "members-forgotten":
+        "A replica that restarts counts the members that its group was created with.";
+        caught by "the cluster standing still or electing two leaders after replaced members and restarts".
     EmptyAppendJoined, "empty-append-joined":
-        "Appends are joined as raft-rs's own batching does it: also to an empty append, without comparing indices.";
+        "Appends are joined as raft-rs's own batching does it: also to the empty append that announces a commit, without comparing indices.";
         caught by "counting the media that hold an acknowledged write, or a lost write, with followers that come and go under load".
     FramesOutOfOrder, "frames-out-of-order":
         "A frame that is done counts as durable although the one before it is still under way.";

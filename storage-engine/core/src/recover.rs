@@ -158,7 +158,9 @@ fn apply_to(found: &mut Recovered, commit: u64, seeded: Seeded) -> Result<(), St
                 &mut found.holder,
                 seeded,
             );
-            if let Verdict::Members(change) = verdict {
+            if let Verdict::Members(change) = verdict
+                && !mutated!(seeded, MembersForgotten)
+            {
                 found.membership.apply(LogIndex(index), &change);
             }
         }

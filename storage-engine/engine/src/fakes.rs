@@ -153,6 +153,7 @@ impl State {
                     holder: NodeId::NIL,
                     allocated_blocks: 0,
                     matched: Vec::new(),
+                    settled: cairn_api::ids::LogIndex(0),
                     damage: cairn_core::event::DamageCounts::default(),
                     spec,
                 }

@@ -40,7 +40,10 @@
 //! that it can neither win nor disturb an election, and pre-vote keeps its term from rising meanwhile. It goes on answering
 //! those who have *not* applied its removal: with an even number of voters its vote, or the commit index in its refusal, may
 //! be what lets the others get to know of the removal at all. So it is dropped (`DropGroup`) only when a majority of the
-//! remaining voters has applied the removal. A leader that applies its own removal (proposed by its predecessor; it would
+//! remaining voters has *settled* the removal: knows it to be committed by what is durable on its own disk. Having applied
+//! it is not enough. The commit index in memory is lost in a restart, and a replica that holds the removal in its log
+//! without knowing it to be committed needs a majority of the voters before it to find out: of two, one of whom is gone.
+//! Therefore a hard state is written whenever a change has been applied. A leader that applies its own removal (proposed by its predecessor; it would
 //! not propose it itself) steps down at once.
 //!
 //! # What travels
@@ -58,6 +61,7 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, Entry
 use super::apply::Verdict;
 use super::{Group, MESSAGES_IN_FLIGHT_MAX};
 use crate::event::{CommandError, CommandId, CommandReply};
+use crate::log::Ticket;
 use crate::membership::{Effect, Membership};
 use crate::shared::{Origin, Shared};
 
@@ -139,6 +143,24 @@ impl Group {
         }
         self.strangers.insert(replica, disk);
         true
+    }
+
+    /// Makes what was just applied of changes known to the next restart.
+    pub(super) fn settle_members(&mut self, shared: &mut Shared) {
+        let revision = self.membership.revision;
+        let (settled, under_way) = (self.settled, self.settling.map(|(_, revision)| revision));
+        if revision > settled && under_way.is_none_or(|under_way| revision > under_way) {
+            let ticket = self.push_hard_state(shared);
+            shared.awaiting.insert(ticket, self.spec.group);
+            self.settling = Some((ticket, revision));
+        }
+    }
+
+    /// Records up to `durable` are on the disk.
+    pub(super) fn members_settled(&mut self, durable: Ticket) {
+        if let Some((_, revision)) = self.settling.take_if(|(ticket, _)| *ticket <= durable) {
+            self.settled = revision;
+        }
     }
 
     /// The other voters.

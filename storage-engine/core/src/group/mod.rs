@@ -72,6 +72,10 @@ pub(crate) struct Group {
     /// As far as the log is applied.
     membership: Membership,
     members_changed: bool,
+    /// The last change of members that a restart would find to be committed, by what is durable here alone.
+    settled: LogIndex,
+    /// A later one, and the record that says so.
+    settling: Option<(Ticket, LogIndex)>,
     /// Where messages came from whose senders became members in a part of the log that is not applied here.
     strangers: BTreeMap<ReplicaId, DiskId>,
     node: RawNode<GroupLog>,
@@ -156,7 +160,7 @@ impl Group {
             pre_vote: true,
             // What a turn proposes is joined in `message::join_appends`; raft-rs's own way loses entries.
             batch_append: mutated!(shared.seeded, EmptyAppendJoined),
-            skip_bcast_commit: true,
+            skip_bcast_commit: !mutated!(shared.seeded, EmptyAppendJoined),
             ..Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -165,8 +169,10 @@ impl Group {
         Ok(Self {
             replica,
             fresh: is_new && found.spec.members.iter().any(|member| member.replica == replica),
-            membership: found.membership,
+            membership: found.membership.clone(),
             members_changed: false,
+            settled: found.membership.revision,
+            settling: None,
             strangers: BTreeMap::new(),
             node,
             map: found.map,
@@ -401,6 +407,7 @@ impl Group {
                 }
             }
             self.apply(shared, committed);
+            self.settle_members(shared);
             self.note_read_states(shared, read_states);
             self.await_persist(
                 shared,
@@ -486,6 +493,7 @@ impl Group {
 
     /// Records up to `ticket` are durable.
     pub(crate) fn durable(&mut self, shared: &mut Shared, ticket: Ticket) {
+        self.members_settled(ticket);
         while self.persists.front().is_some_and(|persist| persist.ticket <= ticket) {
             if let Some(persist) = self.persists.pop_front() {
                 self.persisted(shared, persist);
@@ -607,6 +615,7 @@ impl Group {
         GroupStatus {
             spec: self.spec.clone(),
             membership: self.membership.clone(),
+            settled: self.settled,
             replica: self.replica,
             role: match self.node.raft.state {
                 StateRole::Leader => Role::Leader,
