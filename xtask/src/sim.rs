@@ -18,8 +18,13 @@ pub(crate) struct Options {
 
 /// Builds and runs the simulator.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    let wants_mutants = options.rest.iter().any(|argument| argument.starts_with("--mutant"));
     let status = Command::new("cargo")
-        .args(BUILD_AND_RUN)
+        .args(if wants_mutants {
+            BUILD_MUTANTS_AND_RUN
+        } else {
+            BUILD_AND_RUN
+        })
         .args(&options.rest)
         .current_dir(root())
         .status()
@@ -39,5 +44,17 @@ pub(crate) const BUILD_AND_RUN: [&str; 8] = [
     "cairn-sim",
     "--features",
     "cli",
+    "--",
+];
+
+/// The same, with the seeded faults of the core built in.
+pub(crate) const BUILD_MUTANTS_AND_RUN: [&str; 8] = [
+    "run",
+    "--quiet",
+    "--release",
+    "--package",
+    "cairn-sim",
+    "--features",
+    "cli,mutations",
     "--",
 ];

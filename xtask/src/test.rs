@@ -44,6 +44,8 @@ enum Part {
     Chaos,
     /// Five hundred clusters in simulation, with every fault there is
     Sim,
+    /// The simulator's checks themselves, on cores with seeded faults
+    Mutants,
 }
 
 /// Runs the parts asked for, or all.
@@ -103,6 +105,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         steps.run("simulation", |counts| {
             let mut args = sim::BUILD_AND_RUN.to_vec();
             args.extend(["--seeds", "500", "--minutes", "4"]);
+            cargo(&args, counts)
+        });
+    }
+    if wanted(Part::Mutants) {
+        steps.run("the seeded faults", |counts| {
+            let args = [
+                "test",
+                "-p",
+                "cairn-core",
+                "--features",
+                "mutations",
+                "--lib",
+                "mutation::",
+            ];
+            cargo(&args, counts)
+        });
+        steps.run("seeded faults are caught", |counts| {
+            let mut args = sim::BUILD_MUTANTS_AND_RUN.to_vec();
+            args.extend(["--mutants", "--known"]);
             cargo(&args, counts)
         });
     }

@@ -10,10 +10,12 @@
     reason = "a simulator stops at the first thing that is not as it must be"
 )]
 
+pub mod atlas;
 pub mod campaign;
 pub mod check;
 pub mod cluster;
 pub mod disk;
+pub mod mutant;
 pub mod network;
 pub mod node;
 pub mod run;

@@ -30,6 +30,10 @@ pub struct Link {
     pub is_blocked: bool,
     /// Nanoseconds more that everything takes, from and to: the link is clogged.
     pub clog: Option<(u64, u64)>,
+    /// The next frame loses a bit; if so it says, the next one with payload.
+    pub garbles_next: Option<bool>,
+    /// A frame has lost a bit, some time.
+    pub has_garbled: bool,
     /// Counts connections, so that what belongs to an older one is told apart.
     pub generation: u64,
     queue: VecDeque<Parcel>,

@@ -61,6 +61,8 @@ pub struct Node {
     /// Instead of the cluster's, while its disk is slow.
     pub write_latency: Option<(u64, u64)>,
     pub recovered: Option<RecoverySummary>,
+    /// The number of the last opening of its log, and how much had been written to the disk by then.
+    opened: (u64, u64),
     pub failure: Option<String>,
     pub open_devices: BTreeSet<DeviceId>,
     pub replies: BTreeMap<(DeviceId, Tag), DeviceResult>,
@@ -84,6 +86,7 @@ impl Node {
             stalled_until: 0,
             write_latency: None,
             recovered: None,
+            opened: (0, 0),
             failure: None,
             open_devices: BTreeSet::new(),
             replies: BTreeMap::new(),
@@ -100,6 +103,19 @@ impl Node {
     /// Whether its replica says that it leads the group.
     pub fn leads(&self, group: GroupId) -> bool {
         self.is_running() && self.leaders.get(&group).is_some_and(|(_, is_local)| *is_local)
+    }
+
+    /// The log has been opened: never twice under one number, or what an earlier opening left behind the end of the log could
+    /// be taken for a part of it.
+    pub fn open_log(&mut self, summary: &RecoverySummary) {
+        let now = (summary.incarnation, self.disk.bytes_written);
+        let (before, written) = std::mem::replace(&mut self.opened, now);
+        // Of an opening that wrote nothing there is nothing to be taken for anything.
+        assert!(
+            summary.incarnation > before || self.disk.bytes_written == written,
+            "[replay] the log is opened as {}, and was as {before} before",
+            summary.incarnation
+        );
     }
 
     /// The process is gone, and all that it held in memory.

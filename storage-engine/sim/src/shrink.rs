@@ -12,14 +12,19 @@ const TRIES_MAX: usize = 400;
 
 struct Shrinker {
     best: Scenario,
+    watch: Watch,
     violation: Violation,
     tries: usize,
 }
 
 /// The smallest scenario found that fails like this one, and how it fails.
-pub fn shrink(scenario: &Scenario, violation: &Violation) -> (Scenario, Violation) {
+pub fn shrink(scenario: &Scenario, watch: Watch, violation: &Violation) -> (Scenario, Violation) {
     let mut shrinker = Shrinker {
         best: scenario.clone(),
+        watch: Watch {
+            is_printing: false,
+            ..watch
+        },
         violation: violation.clone(),
         tries: 0,
     };
@@ -53,7 +58,7 @@ impl Shrinker {
             return false;
         }
         self.tries += 1;
-        match run(&candidate, Watch::default()).violation {
+        match run(&candidate, self.watch).violation {
             Some(violation) if is_alike(&violation, &self.violation) => {
                 (self.best, self.violation) = (candidate, violation);
                 true
@@ -86,14 +91,12 @@ impl Shrinker {
             candidate.volumes.remove(volume);
             candidate
                 .faults
-                .retain(|planned| volume_of(&planned.fault) != Some(volume));
-            for planned in &mut candidate.faults {
-                if let Some(named) = volume_named(&mut planned.fault)
-                    && *named > volume
-                {
-                    *named -= 1;
-                }
-            }
+                .retain_mut(|planned| planned.fault.volumes_mut().into_iter().all(|named| *named != volume));
+            let named = candidate
+                .faults
+                .iter_mut()
+                .flat_map(|planned| planned.fault.volumes_mut());
+            named.filter(|named| **named > volume).for_each(|named| *named -= 1);
             self.attempt(candidate);
         }
     }
@@ -142,19 +145,4 @@ impl Shrinker {
             self.attempt(candidate);
         }
     }
-}
-
-fn volume_named(fault: &mut Fault) -> Option<&mut usize> {
-    match fault {
-        Fault::Transfer { volume, .. }
-        | Fault::Burst { volume, .. }
-        | Fault::TrimStorm { volume, .. }
-        | Fault::Move { volume, .. }
-        | Fault::LeaderAmbush { volume, .. } => Some(volume),
-        _ => None,
-    }
-}
-
-fn volume_of(fault: &Fault) -> Option<usize> {
-    volume_named(&mut fault.clone()).copied()
 }

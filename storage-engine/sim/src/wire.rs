@@ -1,7 +1,10 @@
 //! Messages to bytes and back, through the real codecs: what crosses a simulated link is what would cross a real one.
 
 use bytes::Bytes;
-use cairn_format::peer::{HEADER_BYTES, PeerMessage, decode_body, decode_header, encode as encode_frame};
+use cairn_format::error::FormatError;
+use cairn_format::peer::{HEADER_BYTES, PeerMessage, decode_header, encode as encode_frame};
+
+use crate::mutant::Mutant;
 
 /// An encoded message. The payload is as many slices as the sender named, none copied.
 #[derive(Clone, Debug)]
@@ -33,15 +36,34 @@ pub fn encode(message: &PeerMessage) -> Packet {
     }
 }
 
-pub fn decode(packet: &Packet) -> Vec<PeerMessage> {
+impl Packet {
+    /// Whether blocks come with it.
+    pub fn has_payload(&self) -> bool {
+        !self.payload.is_empty()
+    }
+
+    /// Flips a bit: of the payload, if there is any.
+    pub fn garble(&mut self, place: usize) {
+        let piece = match self.payload.first_mut() {
+            Some(piece) => piece,
+            None => &mut self.head,
+        };
+        let mut bytes = piece.to_vec();
+        let place = place % bytes.len();
+        bytes[place] ^= 0x04;
+        *piece = Bytes::from(bytes);
+    }
+}
+
+/// What the receiver makes of it, if its checksums hold.
+pub fn decode(packet: &Packet, mutant: Mutant) -> Result<Vec<PeerMessage>, FormatError> {
     let head = packet.head.first_chunk::<HEADER_BYTES>().expect("a whole header");
-    let header = decode_header(head).unwrap();
+    let header = decode_header(head)?;
     let body = packet.head.slice(HEADER_BYTES..);
-    assert_eq!(body.len(), header.body_len as usize, "a whole body");
     let payload = match &packet.payload[..] {
         [] => Bytes::new(),
         [piece] => piece.clone(),
         pieces => pieces.concat().into(),
     };
-    decode_body(&header, &body, &payload).unwrap()
+    mutant.decode(&header, &body, &payload)
 }

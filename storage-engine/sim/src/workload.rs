@@ -69,6 +69,7 @@ impl Client {
         Writer {
             client: self.number,
             process: process_of(self.node, self.life),
+            is_device: true,
         }
     }
 
@@ -106,6 +107,8 @@ pub struct Workload {
     pub hot_blocks: u64,
     /// What the disks can have lost or refuse to read is damage that was put there: an I/O error is no violation.
     pub tolerates_io_errors: bool,
+    /// Disks that have acknowledged a write and not made it: their copies do not count, and nobody could know.
+    pub liars: usize,
     rng: Rng,
     clients_last: u64,
     pub finished: u64,
@@ -127,6 +130,7 @@ impl Workload {
             blocks_max: 24,
             hot_blocks: 0,
             tolerates_io_errors: false,
+            liars: 0,
             rng: Rng::new(seed ^ 0x574F_524B),
             clients_last: 0,
             finished: 0,
@@ -324,7 +328,7 @@ impl Workload {
         if stamp == 0 {
             return;
         }
-        let needed = self.spec.members.len() / 2 + 1;
+        let needed = (self.spec.members.len() / 2 + 1).saturating_sub(self.liars);
         for value in [stamp, stamp + (sectors.end - sectors.start) - 1] {
             let copies = cluster.durable_copies(value);
             assert!(
@@ -366,7 +370,8 @@ impl Workload {
         } else {
             aligned
         };
-        if self.history.is_being_written(&sectors) {
+        let process = self.clients[index].writer().process;
+        if self.history.is_being_written_by(process, &sectors) {
             return false;
         }
         let (offset, length) = (
@@ -399,7 +404,9 @@ impl Workload {
         };
         let writable = (0..self.window_blocks).find(|block| {
             let sectors = block * BLOCK_SECTORS..(block + 1) * BLOCK_SECTORS;
-            !self.history.is_being_written(&sectors)
+            !self
+                .history
+                .is_being_written_by(self.clients[index].writer().process, &sectors)
         });
         if let Some(block) = writable {
             self.submit_write(cluster, index, block * BLOCK_SECTORS..(block + 1) * BLOCK_SECTORS);

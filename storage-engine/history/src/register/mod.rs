@@ -26,6 +26,9 @@ pub struct Writer {
     pub client: u64,
     /// The process that carries out what the client asked for.
     pub process: u64,
+    /// The client is one open device from beginning to end: it never writes under two attachments that another one came
+    /// between.
+    pub is_device: bool,
 }
 
 impl From<u64> for Writer {
@@ -34,9 +37,13 @@ impl From<u64> for Writer {
         Self {
             client,
             process: client,
+            is_device: false,
         }
     }
 }
+
+/// The operation of a value that was acknowledged already.
+const NOBODY: OpId = OpId(0);
 
 #[derive(Clone, Copy, Debug)]
 struct Possible {
@@ -60,6 +67,7 @@ struct Write {
     sectors: Range<u64>,
     /// The stamp of its first sector, rising by one a sector; 0 for zeros.
     stamp: u64,
+    is_shut_out: bool,
 }
 
 struct Read {
@@ -97,6 +105,10 @@ pub struct History {
     /// Writes of clients that are gone, and when their process died.
     orphans: BTreeMap<OpId, (Write, Option<u64>)>,
     reads: BTreeMap<OpId, Read>,
+    /// When each device was first told that a write was done.
+    served: BTreeMap<u64, u64>,
+    /// Writes of which it is known, without a word from whoever carries them out, that they never landed, and where.
+    refuted: BTreeMap<OpId, u64>,
     op_last: u64,
     stamp_last: u64,
     log: Vec<Line>,
@@ -159,8 +171,16 @@ impl History {
             .any(|write| write.sectors.start < sectors.end && sectors.start < write.sectors.end)
     }
 
+    /// Whether a write of a live client of this process is under way in the range.
+    pub fn is_being_written_by(&self, process: u64, sectors: &Range<u64>) -> bool {
+        self.writes.values().any(|write| {
+            write.writer.process == process && write.sectors.start < sectors.end && sectors.start < write.sectors.end
+        })
+    }
+
     pub fn begin_write(&mut self, now: u64, writer: impl Into<Writer>, sectors: Range<u64>, stamp: u64) -> OpId {
-        assert!(!self.is_being_written(&sectors));
+        let writer = writer.into();
+        assert!(!self.is_being_written_by(writer.process, &sectors));
         let op = self.next_op();
         for (offset, sector) in (0..).zip(self.sectors_of(&sectors)) {
             sector.possible.push(Possible {
@@ -175,10 +195,11 @@ impl History {
                 .extend(common.map(|place| (place, value_at(stamp, place - sectors.start))));
         }
         let write = Write {
-            writer: writer.into(),
+            writer,
             began: now,
             sectors,
             stamp,
+            is_shut_out: false,
         };
         self.note(now, What::Begins, op, &write);
         self.writes.insert(op, write);
@@ -190,30 +211,47 @@ impl History {
         let write = self.writes.remove(&op).expect("a write under way");
         self.note(now, What::IsAcknowledged, op, &write);
         self.acknowledged += 1;
-        for (offset, sector) in (0..).zip(self.sectors_of(&write.sectors)) {
-            (sector.base, sector.base_at) = (value_at(write.stamp, offset), now);
-            // What could no longer land when this write began has landed before it, if ever.
-            sector
-                .possible
-                .retain(|possible| possible.op != op && possible.closed_at.is_none_or(|closed| closed >= write.began));
+        if let Some(sector) = self.refuted.remove(&op) {
+            panic!(
+                "the write {op:?} was acknowledged at {now}, though it never landed in sector {sector}:\n{}",
+                self.story_of(sector)
+            );
         }
-        self.shut_out(now, write.writer.process, write.began, &write.sectors);
+        for (offset, sector) in (0..).zip(self.sectors_of(&write.sectors)) {
+            sector.landed(now, op, value_at(write.stamp, offset), write.began);
+        }
+        self.shut_out(now, &write);
+        if write.writer.is_device {
+            self.served.entry(write.writer.client).or_insert(now);
+        }
     }
 
-    /// Writes of other processes that died before `began` can land no more; where `over` was written they are gone.
-    fn shut_out(&mut self, now: u64, process: u64, began: u64, over: &Range<u64>) {
-        let dead: Vec<OpId> = self
-            .orphans
-            .iter()
-            .filter(|(_, (write, died))| write.writer.process != process && died.is_some_and(|died| died < began))
-            .map(|(op, _)| *op)
-            .collect();
-        for op in dead {
-            let Some((write, _)) = self.orphans.remove(&op) else {
-                continue;
-            };
-            for (place, sector) in write.sectors.clone().zip(self.sectors_of(&write.sectors)) {
-                if over.contains(&place) {
+    /// The write `by` was acknowledged: what can land no more closes, and where `by` wrote it is gone.
+    fn shut_out(&mut self, now: u64, by: &Write) {
+        let served = &self.served;
+        let is_older = |write: &Write, died: Option<u64>| {
+            let served = served.get(&write.writer.client).filter(|_| write.writer.is_device);
+            let is_device_older = served.is_some_and(|served| *served < by.began);
+            let is_dead_longer = died.is_some_and(|died| died < by.began);
+            write.writer.process != by.writer.process && !write.is_shut_out && (is_device_older || is_dead_longer)
+        };
+        let mut shut: Vec<(OpId, Range<u64>)> = Vec::new();
+        for (op, write) in &mut self.writes {
+            if is_older(write, None) {
+                write.is_shut_out = true;
+                shut.push((*op, write.sectors.clone()));
+            }
+        }
+        self.orphans.retain(|op, (write, died)| {
+            let is_kept = !is_older(write, *died);
+            if !is_kept {
+                shut.push((*op, write.sectors.clone()));
+            }
+            is_kept
+        });
+        for (op, sectors) in shut {
+            for (place, sector) in sectors.clone().zip(self.sectors_of(&sectors)) {
+                if by.sectors.contains(&place) {
                     sector.possible.retain(|possible| possible.op != op);
                 } else {
                     sector.close(op, now);
@@ -304,8 +342,8 @@ impl History {
         }
     }
 
-    fn observe(&mut self, sector: u64, value: u64, began: u64) {
-        let sector = &mut self.sectors[place(sector)];
+    fn observe(&mut self, number: u64, value: u64, began: u64) {
+        let sector = &mut self.sectors[place(number)];
         if began < sector.base_at {
             // What was read may be older than what the sector is known to hold by now.
             return;
@@ -323,9 +361,25 @@ impl History {
             None if sector.base != value => return,
             None => {}
         }
-        sector
+        let base_at = sector.base_at;
+        let is_over = |possible: &Possible| possible.closed_at.is_some_and(|closed| closed < began);
+        let over: Vec<OpId> = sector
             .possible
-            .retain(|possible| possible.closed_at.is_none_or(|closed| closed >= began));
+            .iter()
+            .filter(|possible| is_over(possible))
+            .map(|p| p.op)
+            .collect();
+        sector.possible.retain(|possible| !is_over(possible));
+        if decided.is_some() {
+            // The others may have landed before what was read.
+            return;
+        }
+        for op in over {
+            // It began when the sector held what it still holds, and can land no more.
+            if self.writes.get(&op).is_some_and(|write| write.began > base_at) {
+                self.refuted.insert(op, number);
+            }
+        }
     }
 
     /// Whether the sector may hold the value now.
@@ -372,6 +426,27 @@ impl History {
 }
 
 impl Sector {
+    /// A write that began at `began` was acknowledged.
+    fn landed(&mut self, now: u64, op: OpId, value: u64, began: u64) {
+        let Some(own) = self.possible.iter().position(|possible| possible.op == op) else {
+            // It was seen already, or overwritten by what shut it out.
+            return;
+        };
+        self.possible.swap_remove(own);
+        // What could no longer land when this write began has landed before it, if ever.
+        self.possible
+            .retain(|possible| possible.closed_at.is_none_or(|closed| closed >= began));
+        if self.base_at > began {
+            // What is known to be here was learnt while this write was under way: it may be the later one.
+            self.possible.push(Possible {
+                op: NOBODY,
+                value: self.base,
+                closed_at: Some(now),
+            });
+        }
+        (self.base, self.base_at) = (value, now);
+    }
+
     fn close(&mut self, op: OpId, now: u64) {
         for possible in self.possible.iter_mut().filter(|possible| possible.op == op) {
             possible.closed_at = Some(now);

@@ -2,6 +2,21 @@
 
 use super::*;
 
+fn writer(client: u64, process: u64) -> Writer {
+    Writer {
+        client,
+        process,
+        is_device: false,
+    }
+}
+
+fn device(client: u64, process: u64) -> Writer {
+    Writer {
+        is_device: true,
+        ..writer(client, process)
+    }
+}
+
 #[test]
 fn an_acknowledged_value_must_be_read() {
     let mut history = History::default();
@@ -60,10 +75,10 @@ fn a_dead_clients_write_may_have_landed_before() {
 #[test]
 fn a_write_whose_process_lives_may_land_as_long_as_it_likes() {
     let mut history = History::default();
-    history.begin_write(1, Writer { client: 1, process: 10 }, 0..1, 5);
+    history.begin_write(1, writer(1, 10), 0..1, 5);
     history.left(2, 1);
     for began in [3, 5] {
-        let write = history.begin_write(began, Writer { client: 2, process: 20 }, 7..8, 9);
+        let write = history.begin_write(began, writer(2, 20), 7..8, 9);
         history.acknowledge(began + 1, write);
     }
     let read = history.begin_read(7, 0..1);
@@ -76,10 +91,10 @@ fn a_write_whose_process_lives_may_land_as_long_as_it_likes() {
 #[should_panic(expected = "sector 0 read as 5")]
 fn until_the_process_dies() {
     let mut history = History::default();
-    history.begin_write(1, Writer { client: 1, process: 10 }, 0..1, 5);
+    history.begin_write(1, writer(1, 10), 0..1, 5);
     history.left(2, 1);
     history.died(3, 10);
-    let write = history.begin_write(4, Writer { client: 2, process: 20 }, 0..1, 9);
+    let write = history.begin_write(4, writer(2, 20), 0..1, 9);
     history.acknowledge(5, write);
     let read = history.begin_read(6, 0..1);
     history.end_read(7, read, 2, &[5]);
@@ -142,4 +157,82 @@ fn a_read_may_return_what_was_written_while_it_ran() {
     history.acknowledge(3, write);
     history.end_read(4, read, 2, &[0, 5, 0]);
     assert!(history.may_hold(1, 5) && !history.may_hold(1, 0) && history.may_hold(2, 0));
+}
+
+/// A device that has been served, and has a write under way when another process is served.
+fn overtaken(history: &mut History) -> OpId {
+    let write = history.begin_write(1, device(1, 10), 5..6, 3);
+    history.acknowledge(2, write);
+    let under_way = history.begin_write(3, device(1, 10), 0..1, 5);
+    let write = history.begin_write(4, device(2, 20), 7..8, 9);
+    history.acknowledge(5, write);
+    under_way
+}
+
+#[test]
+#[should_panic(expected = "sector 0 read as 5")]
+fn a_served_device_cannot_write_once_another_process_was_served() {
+    let mut history = History::default();
+    overtaken(&mut history);
+    let read = history.begin_read(6, 0..1);
+    history.end_read(7, read, 2, &[0]);
+    let read = history.begin_read(8, 0..1);
+    history.end_read(9, read, 2, &[5]);
+}
+
+#[test]
+#[should_panic(expected = "though it never landed")]
+fn what_was_shut_out_and_is_not_there_cannot_be_acknowledged() {
+    let mut history = History::default();
+    let under_way = overtaken(&mut history);
+    let read = history.begin_read(6, 0..1);
+    history.end_read(7, read, 2, &[0]);
+    history.acknowledge(8, under_way);
+}
+
+#[test]
+fn it_may_have_landed_before_and_be_told_late() {
+    let mut history = History::default();
+    let under_way = overtaken(&mut history);
+    let read = history.begin_read(6, 0..1);
+    history.end_read(7, read, 2, &[5]);
+    history.acknowledge(8, under_way);
+}
+
+#[test]
+fn a_device_that_was_never_served_may_still_be() {
+    let mut history = History::default();
+    let waiting = history.begin_write(1, device(1, 10), 0..1, 5);
+    let write = history.begin_write(2, device(2, 20), 7..8, 9);
+    history.acknowledge(3, write);
+    let read = history.begin_read(4, 0..1);
+    history.end_read(5, read, 2, &[0]);
+    history.acknowledge(6, waiting);
+    assert!(history.may_hold(0, 5) && !history.may_hold(0, 0));
+}
+
+#[test]
+fn of_two_processes_writes_at_once_either_may_be_the_later_until_one_is_read() {
+    let mut history = History::default();
+    let one = history.begin_write(1, 1, 0..1, 5);
+    let other = history.begin_write(2, 2, 0..1, 9);
+    history.acknowledge(3, one);
+    history.acknowledge(4, other);
+    assert!(history.may_hold(0, 5) && history.may_hold(0, 9) && !history.may_hold(0, 0));
+    let read = history.begin_read(5, 0..1);
+    history.end_read(6, read, 3, &[5]);
+    assert!(history.may_hold(0, 5) && !history.may_hold(0, 9));
+}
+
+#[test]
+#[should_panic(expected = "sector 0 read as 5")]
+fn what_a_shut_out_write_left_is_gone_where_the_other_wrote() {
+    let mut history = History::default();
+    let write = history.begin_write(1, device(1, 10), 5..6, 3);
+    history.acknowledge(2, write);
+    history.begin_write(3, device(1, 10), 0..1, 5);
+    let write = history.begin_write(4, device(2, 20), 0..1, 9);
+    history.acknowledge(5, write);
+    let read = history.begin_read(6, 0..1);
+    history.end_read(7, read, 2, &[5]);
 }

@@ -73,9 +73,17 @@ impl Cluster {
         if link.generation != generation || link.is_blocked {
             return;
         }
-        let arrived: Vec<Parcel> = std::iter::from_fn(|| link.receive(now)).collect();
+        let mut arrived: Vec<Parcel> = std::iter::from_fn(|| link.receive(now)).collect();
         if arrived.is_empty() {
             return;
+        }
+        if let Some(wants_payload) = link.garbles_next {
+            let is_fit = |parcel: &&mut Parcel| !wants_payload || parcel.packet.has_payload();
+            if let Some(parcel) = arrived.iter_mut().find(is_fit) {
+                link.garbles_next = None;
+                link.has_garbled = true;
+                parcel.packet.garble(self.rng.pick(4096));
+            }
         }
         for parcel in arrived {
             self.receive(from, to, &parcel.packet);
@@ -83,11 +91,31 @@ impl Cluster {
         self.pump(from, to);
     }
 
+    /// A frame has arrived. One whose checksums do not hold ends the connection.
     pub(super) fn receive(&mut self, from: usize, to: usize, packet: &Packet) {
-        if self.nodes[to].is_running() {
-            let messages = wire::decode(packet);
-            let from = self.nodes[from].config.disk;
-            self.deliver(to, Event::Peer { from, messages });
+        if !self.nodes[to].is_running() {
+            return;
+        }
+        match wire::decode(packet, self.setup.mutant) {
+            Ok(messages) => {
+                let from = self.nodes[from].config.disk;
+                self.deliver(to, Event::Peer { from, messages });
+            }
+            Err(error) => {
+                let garbled = self.links.get_mut(&(from, to)).is_some_and(|link| link.has_garbled);
+                assert!(
+                    garbled,
+                    "[error] node {to} cannot decode what node {from} sent: {error}"
+                );
+                self.break_link(from, to);
+            }
+        }
+    }
+
+    /// The next frame on its way loses a bit, or the next one with payload.
+    pub fn garble(&mut self, from: usize, to: usize, wants_payload: bool) {
+        if let Some(link) = self.links.get_mut(&(from, to)) {
+            link.garbles_next = Some(wants_payload);
         }
     }
 

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use cairn_api::block::Tag;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, NodeId};
-use cairn_core::Core;
 use cairn_core::config::{CoreConfig, Limits, Timing};
 use cairn_core::event::{DeviceId, DiskFault, Effect, Event, IoId};
 use cairn_format::peer::{PeerMessage, RaftKind};
 use cairn_format::superblock::Geometry;
 
 use crate::disk::SimDisk;
+use crate::mutant::Mutant;
 use crate::network::Link;
 use crate::node::{Clock, Node};
 use crate::trace::Trace;
@@ -46,6 +46,7 @@ pub struct Setup {
     pub read_latency: (u64, u64),
     pub link_latency: (u64, u64),
     pub drift_ppm_max: u64,
+    pub mutant: Mutant,
 }
 
 impl Setup {
@@ -61,6 +62,7 @@ impl Setup {
             read_latency: (40 * MICROSECOND, 300 * MICROSECOND),
             link_latency: (20 * MICROSECOND, 300 * MICROSECOND),
             drift_ppm_max: 2_000,
+            mutant: Mutant::default(),
         }
     }
 }
@@ -161,6 +163,8 @@ pub enum Notice {
     Voted { voter: usize, candidate: usize },
     /// A leader has sent entries to a follower.
     Appended { leader: usize, group: GroupId },
+    /// A leader has told its successor to campaign.
+    HandedOver { leader: usize, group: GroupId },
 }
 
 pub struct Cluster {
@@ -246,7 +250,7 @@ impl Cluster {
         // A restarted engine draws a new seed; this one stays a function of the run's.
         let mut config = node.config.clone();
         config.seed = config.seed.wrapping_add(node.life);
-        let mut core = Core::new(config);
+        let mut core = self.setup.mutant.core(config);
         let mut effects = Vec::new();
         core.start(node.clock.read(now), &mut effects);
         node.core = Some(core);
@@ -395,6 +399,7 @@ impl Cluster {
             }
             Effect::Apply { group, index, data } => self.nodes[number].applied.push((group, index, data)),
             Effect::Recovered(summary) => {
+                self.nodes[number].open_log(&summary);
                 assert!(self.nodes[number].recovered.is_none(), "recovered twice");
                 self.nodes[number].recovered = Some(summary);
                 self.notice(Notice::Recovered { node: number });
@@ -443,6 +448,10 @@ impl Cluster {
                     candidate,
                 });
             }
+            RaftKind::TimeoutNow => self.notice(Notice::HandedOver {
+                leader: number,
+                group: raft.group,
+            }),
             RaftKind::Append if !raft.entries.is_empty() => self.notice(Notice::Appended {
                 leader: number,
                 group: raft.group,

@@ -45,6 +45,21 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "minutes"])]
     pub(crate) scenario: Option<PathBuf>,
 
+    /// Test the checks: give every core one seeded fault after the other, and ask that each is caught within so many seeds.
+    #[cfg(feature = "mutations")]
+    #[arg(long, value_name = "SEEDS", num_args = 0..=1, default_missing_value = "300")]
+    pub(crate) mutants: Option<u64>,
+
+    /// With --mutants: begin with the seed that caught each fault before, so that most of the hunting is spared.
+    #[cfg(feature = "mutations")]
+    #[arg(long, requires = "mutants")]
+    pub(crate) known: bool,
+
+    /// Only this seeded fault; with --seed, in that run.
+    #[cfg(feature = "mutations")]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mutant: Option<String>,
+
     /// Print what happens in the seed or scenario.
     #[arg(long)]
     pub(crate) trace: bool,

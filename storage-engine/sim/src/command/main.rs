@@ -3,6 +3,10 @@
 #![expect(clippy::print_stdout, reason = "the output of this command is its purpose")]
 
 mod args;
+#[cfg(feature = "mutations")]
+mod known;
+#[cfg(feature = "mutations")]
+mod mutants;
 mod report;
 
 use std::process::ExitCode;
@@ -10,6 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use cairn_sim::campaign::{Plan, campaign};
+#[cfg(not(feature = "mutations"))]
+use cairn_sim::mutant::Mutant;
 use cairn_sim::run::{Watch, run};
 use cairn_sim::scenario::Scenario;
 use cairn_sim::shrink::shrink;
@@ -30,6 +36,10 @@ fn main() -> ExitCode {
 
 /// Does what was asked for; false if something was violated.
 fn act(arguments: &Arguments) -> Result<bool> {
+    #[cfg(feature = "mutations")]
+    if let Some(seeds_max) = arguments.mutants {
+        return mutants::hunt(arguments, seeds_max);
+    }
     if let Some(path) = &arguments.scenario {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         let scenario = serde_json::from_str(&text).with_context(|| format!("{} is no scenario", path.display()))?;
@@ -42,8 +52,13 @@ fn act(arguments: &Arguments) -> Result<bool> {
 }
 
 fn one(scenario: &Scenario, arguments: &Arguments) -> Result<bool> {
+    #[cfg(feature = "mutations")]
+    let mutant = mutants::named(arguments)?;
+    #[cfg(not(feature = "mutations"))]
+    let mutant = Mutant::default();
     let watch = Watch {
         is_printing: arguments.trace,
+        mutant,
     };
     let outcome = run(scenario, watch);
     println!("{}", serde_json::to_string_pretty(&outcome)?);
@@ -53,7 +68,7 @@ fn one(scenario: &Scenario, arguments: &Arguments) -> Result<bool> {
     };
     report::violation(scenario.seed, violation);
     if !arguments.no_shrink && !arguments.trace {
-        report::smallest(&shrink(scenario, violation))?;
+        report::smallest(&shrink(scenario, watch, violation))?;
     }
     Ok(false)
 }
@@ -76,11 +91,12 @@ fn many(arguments: &Arguments) -> Result<bool> {
         let text = serde_json::to_string_pretty(&summary)?;
         std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
     }
-    for failure in &summary.failures {
-        report::violation(failure.seed, &failure.violation);
-    }
     if let (Some(failure), false) = (summary.failures.first(), arguments.no_shrink) {
-        report::smallest(&shrink(&Scenario::draw(failure.seed), &failure.violation))?;
+        report::smallest(&shrink(
+            &Scenario::draw(failure.seed),
+            Watch::default(),
+            &failure.violation,
+        ))?;
     }
     Ok(summary.failures.is_empty())
 }

@@ -16,6 +16,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     last: Instant,
+    failures: usize,
 }
 
 impl Progress {
@@ -36,10 +37,19 @@ impl Progress {
         Self {
             bar,
             last: Instant::now(),
+            failures: 0,
         }
     }
 
     pub(crate) fn tell(&mut self, summary: &Summary) {
+        for failure in summary.failures.iter().skip(self.failures) {
+            let tell = || violation(failure.seed, &failure.violation);
+            match &self.bar {
+                Some(bar) => bar.suspend(tell),
+                None => tell(),
+            }
+        }
+        self.failures = summary.failures.len();
         let text = line(summary);
         match &self.bar {
             Some(bar) => {

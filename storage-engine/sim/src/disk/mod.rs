@@ -29,6 +29,8 @@ const PAGE: usize = 4096;
 #[derive(Clone)]
 struct Flight {
     io: IoId,
+    /// Counts submissions.
+    number: u64,
     offset: u64,
     length: u64,
     buffers: Vec<Bytes>,
@@ -58,6 +60,15 @@ pub enum Lie {
     Misdirected(i64),
 }
 
+/// The last lie, until something on the disk says that what it was about was once durable.
+#[derive(Clone)]
+enum Lied {
+    /// These were in flight at the time: before they have ended the engine does not count on what it was lied to about.
+    Among(Vec<IoId>),
+    /// What is submitted after so many submissions vouches for it.
+    After(u64),
+}
+
 #[derive(Clone)]
 pub struct SimDisk {
     size_bytes: u64,
@@ -68,6 +79,10 @@ pub struct SimDisk {
     /// Pages that cannot be read until they are written.
     unreadable: Vec<u64>,
     pub bytes_written: u64,
+    /// The first page and the pages of every write that has ended well, in order.
+    written: Vec<(u64, u64)>,
+    submitted: u64,
+    lied: Option<Lied>,
     /// Every operation fails from now on.
     pub failed: bool,
     /// The next write fails.
@@ -76,6 +91,8 @@ pub struct SimDisk {
     pub lie_next: Option<Lie>,
     /// Reads that fail, in percent.
     pub read_errors_percent: u64,
+    /// Reads that return something else, in percent.
+    pub misreads_percent: u64,
     /// A read has failed since this was last cleared.
     pub has_failed_a_read: bool,
 }
@@ -91,10 +108,14 @@ impl SimDisk {
             durable_stamps: Stamps::default(),
             unreadable: Vec::new(),
             bytes_written: 0,
+            written: Vec::new(),
+            submitted: 0,
+            lied: None,
             failed: false,
             fail_next_write: false,
             lie_next: None,
             read_errors_percent: 0,
+            misreads_percent: 0,
             has_failed_a_read: false,
         }
     }
@@ -109,8 +130,10 @@ impl SimDisk {
             assert!(is_whole, "{io:?}: a buffer of {} bytes", buffer.len());
             length += buffer.len() as u64;
         }
+        self.submitted += 1;
         let flight = Flight {
             io,
+            number: self.submitted,
             offset,
             length,
             buffers,
@@ -139,7 +162,11 @@ impl SimDisk {
             return Some(Err(DiskFault::Os("simulated write error".to_owned())));
         }
         self.bytes_written += flight.length;
-        let shift = match self.lie_next.take() {
+        self.written
+            .push((flight.offset / PAGE as u64, flight.length / PAGE as u64));
+        let lie = self.lie_next.take();
+        self.note_lie(&flight, lie.is_some());
+        let shift = match lie {
             None => 0,
             Some(Lie::Phantom) => return Some(Ok(())),
             Some(Lie::Misdirected(shift)) => shift,
@@ -158,6 +185,44 @@ impl SimDisk {
         for flight in self.in_flight.clone() {
             self.complete(flight.io, rng);
         }
+    }
+
+    /// Keeps track of whether a lie would be noticed after a restart.
+    fn note_lie(&mut self, flight: &Flight, is_lie: bool) {
+        if is_lie {
+            let others = self.in_flight.iter().map(|other| other.io).collect();
+            self.lied = Some(Lied::Among(others));
+        }
+        match &mut self.lied {
+            Some(Lied::Among(others)) => {
+                others.retain(|other| *other != flight.io);
+                if others.is_empty() {
+                    self.lied = Some(Lied::After(self.submitted));
+                }
+            }
+            Some(Lied::After(submitted)) if flight.number > *submitted => self.lied = None,
+            _ => {}
+        }
+    }
+
+    /// Whether the disk has lied about a write for which nothing on it vouches yet, or is about to.
+    pub fn has_an_undetectable_lie(&self) -> bool {
+        self.lied.is_some() || self.lie_next.is_some()
+    }
+
+    /// A page of a write that ended well, but not of the last `spare` ones: the first of the write or any other. `draw`
+    /// chooses; `None` if there is no such write.
+    pub fn old_page(&self, draw: u64, is_first: bool, spare: usize) -> Option<u64> {
+        let writes = self.written.len().checked_sub(spare).filter(|writes| *writes > 0)?;
+        // Frames without payload have nothing but a header: the next write that has what is asked for.
+        let start = usize::try_from(draw % writes as u64).unwrap();
+        let (first, pages) = *(self.written[start..writes].iter()).find(|(_, pages)| is_first || *pages > 1)?;
+        let within = if is_first {
+            0
+        } else {
+            1 + (draw / writes as u64) % (pages - 1)
+        };
+        Some((first + within) * PAGE as u64)
     }
 
     fn slot(&self, page: u64) -> Option<&Option<Bytes>> {
@@ -212,7 +277,14 @@ impl SimDisk {
             self.has_failed_a_read = true;
             return Err(DiskFault::Os("simulated read error".to_owned()));
         }
-        self.read(offset, length)
+        let data = self.read(offset, length)?;
+        if self.misreads_percent > 0 && rng.chance(self.misreads_percent) {
+            let mut wrong = data.to_vec();
+            let place = rng.pick(wrong.len());
+            wrong[place] ^= 0x04;
+            return Ok(Bytes::from(wrong));
+        }
+        Ok(data)
     }
 
     /// The power fails: of each write in flight nothing, all, a prefix or any subset of its sectors stays.

@@ -20,6 +20,11 @@ pub(super) enum Act {
         volume: usize,
         slot: usize,
     },
+    /// A client that was left behind asks for something, too.
+    Stray {
+        volume: usize,
+        device: DeviceId,
+    },
     /// A client that was left behind by its user is closed.
     CloseStray {
         volume: usize,
@@ -34,6 +39,28 @@ pub(super) enum Act {
         life: u64,
         down: u64,
     },
+    /// A node is cut off from all others for so long.
+    Isolate {
+        node: usize,
+        cut: u64,
+    },
+    /// Nothing that a node sends arrives for so long.
+    Mute {
+        node: usize,
+        cut: u64,
+    },
+    /// Everything that the others send to a node takes so long.
+    Delay {
+        node: usize,
+        by: u64,
+    },
+    /// The first user of a volume goes on elsewhere, if it is on this node.
+    Away {
+        volume: usize,
+        node: usize,
+    },
+    /// The connection from a node to another breaks.
+    BreakLink(usize, usize),
     /// A node that was paused goes on.
     Resume(usize),
     /// One fault less cuts this direction.
@@ -42,6 +69,13 @@ pub(super) enum Act {
     FastDisk(usize),
     Readable(usize),
     ClockRate(usize, i64),
+    /// A replica of a volume that is lost gets a successor.
+    Replace {
+        volume: usize,
+        node: usize,
+    },
+    /// The control plane looks how far the replacement of a replica is.
+    Administer(usize),
     /// A volume's clients ask for what they usually ask for.
     Calm(usize),
 }
@@ -51,7 +85,14 @@ impl Act {
     const fn is_fault(self) -> bool {
         !matches!(
             self,
-            Self::Submit { .. } | Self::Reopen { .. } | Self::CloseStray { .. } | Self::CheckBounds | Self::Calm(_)
+            Self::Submit { .. }
+                | Self::Reopen { .. }
+                | Self::Stray { .. }
+                | Self::CloseStray { .. }
+                | Self::CheckBounds
+                | Self::Replace { .. }
+                | Self::Administer(_)
+                | Self::Calm(_)
         )
     }
 }

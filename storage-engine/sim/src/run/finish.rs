@@ -15,6 +15,7 @@ use crate::cluster::SECOND;
 use crate::node::Node;
 
 use super::Run;
+use super::inject::Ambushes;
 
 /// How long after a majority has healed every volume must have served a write and a read.
 ///
@@ -29,10 +30,15 @@ impl Run<'_> {
     /// The nodes that heal: in the scenario's order, until every volume has a majority among them.
     fn majority(&self) -> Vec<usize> {
         let mut chosen = Vec::new();
-        for node in &self.scenario.heal_order {
-            let is_enough = self.scenario.volumes.iter().all(|volume| {
-                let healed = volume.members.iter().filter(|member| chosen.contains(*member));
-                healed.count() > volume.members.len() / 2
+        for node in self
+            .scenario
+            .heal_order
+            .iter()
+            .filter(|node| !self.atlas.is_damaged(**node))
+        {
+            let is_enough = (0..self.users.len()).all(|volume| {
+                let (of, needed) = self.needed(volume);
+                of.iter().filter(|node| chosen.contains(*node)).count() >= needed
             });
             if is_enough {
                 break;
@@ -50,7 +56,7 @@ impl Run<'_> {
         );
         self.is_healing = true;
         self.agenda.drop_faults();
-        (self.vote_ambush, self.leader_ambush) = (None, None);
+        self.ambushes = Ambushes::default();
         for volume in 0..self.users.len() {
             self.end_users(volume);
         }
@@ -95,6 +101,7 @@ impl Run<'_> {
     fn end_users(&mut self, volume: usize) {
         let users = &mut self.users[volume];
         users.is_over = true;
+        users.load.tolerates_io_errors = false;
         users.calm();
         for client in (0..users.load.clients.len()).rev() {
             users.load.close(&mut self.cluster, client);
@@ -108,7 +115,9 @@ impl Run<'_> {
         state.write_latency = None;
         state.stalled_until = now;
         state.disk.read_errors_percent = 0;
+        state.disk.misreads_percent = 0;
         state.disk.fail_next_write = false;
+        state.disk.lie_next = None;
         self.failing.remove(&node);
         if self.draining.remove(&node) && self.cluster.nodes[node].is_running() {
             // What hands over is about to be restarted; it never leads again before.
@@ -199,9 +208,12 @@ impl Run<'_> {
             }
         }
         let recovered = self.run_until(ENDS_WITHIN, |run| {
-            run.cluster.nodes.iter().all(|node| node.recovered.is_some())
+            run.present()
+                .iter()
+                .all(|node| run.cluster.nodes[*node].recovered.is_some())
         });
         assert!(recovered, "[stuck] a node does not recover within {ENDS_WITHIN:?}");
+        self.finish_replacements();
         // What closed clients had asked for goes on in the gateways, and comes to an end.
         let operations = |run: &Self| -> Vec<usize> {
             let load = |node: &Node| node.core.as_ref().and_then(Core::load).unwrap_or_default();
@@ -215,16 +227,43 @@ impl Run<'_> {
         );
     }
 
+    /// The nodes whose disks are not lost.
+    fn present(&self) -> Vec<usize> {
+        (0..self.scenario.nodes)
+            .filter(|node| !self.lost.contains(node))
+            .collect()
+    }
+
+    /// Clients read the whole of every volume: of each block somebody has a good copy, wherever a disk has lost its own.
+    fn read_all(&mut self) {
+        for volume in 0..self.users.len() {
+            let present = self.present();
+            let node = present[self.rng.pick(present.len())];
+            let users = &mut self.users[volume];
+            users.load.open(&mut self.cluster, node);
+            let last = users.load.clients.len() - 1;
+            users.load.verify_all(&mut self.cluster, last);
+            users.load.close(&mut self.cluster, last);
+        }
+        self.heed();
+    }
+
     /// Everything is as the history says, on every replica, now and after a restart.
     pub(super) fn verify(&mut self) {
+        self.read_all();
         let before = self.compare();
-        for node in 0..self.scenario.nodes {
-            let life = self.cluster.nodes[node].life;
-            self.cluster.crash(node);
-            self.bury(node, life);
+        let restarted: Vec<usize> = self
+            .present()
+            .into_iter()
+            .filter(|node| !self.must_keep_power(*node))
+            .collect();
+        for node in &restarted {
+            let life = self.cluster.nodes[*node].life;
+            self.cluster.crash(*node);
+            self.bury(*node, life);
         }
-        for node in 0..self.scenario.nodes {
-            self.cluster.start(node);
+        for node in restarted {
+            self.start(node);
         }
         self.cluster.settle_start();
         self.heed();
@@ -244,6 +283,9 @@ impl Run<'_> {
             self.heed();
             for member in &spec.members {
                 let node = self.cluster.number_of(member.disk);
+                if self.lost.contains(&node) {
+                    continue;
+                }
                 self.check_blocks(volume, node, &spec);
                 let digest = self.cluster.command(node, Command::Digest(spec.group));
                 if let Ok(CommandReply::Digest(digest)) = digest {
@@ -273,9 +315,13 @@ impl Run<'_> {
             for ((lba, at), crc) in (lba..).zip(block.0..).zip(crcs.iter()) {
                 let data = match state.disk.read(at * BLOCK_BYTES, BLOCK_SIZE) {
                     Ok(data) => data,
+                    Err(_) if self.atlas.is_damaged(node) => continue,
                     Err(fault) => panic!("[equal] node {node} cannot read block {lba}: {fault}"),
                 };
                 let found = crc32c::crc32c(&data);
+                if found != *crc && self.atlas.is_damaged(node) {
+                    continue;
+                }
                 assert_eq!(found, *crc, "[equal] block {lba} of node {node} fails its checksum");
                 let first = lba * BLOCK_BYTES / SECTOR as u64;
                 for (sector, bytes) in (first..).zip(data.chunks(SECTOR)) {

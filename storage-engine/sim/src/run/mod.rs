@@ -12,6 +12,7 @@ mod agenda;
 mod bounds;
 mod finish;
 mod inject;
+mod members;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +23,15 @@ use cairn_core::event::DeviceId;
 use cairn_history::rng::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::atlas::Atlas;
 use crate::check::{Violation, catching};
 use crate::cluster::{Cluster, MICROSECOND, MILLISECOND, Notice, Setup};
-use crate::scenario::{Kind, Scenario};
+use crate::mutant::Mutant;
+use crate::scenario::{Direction, Kind, Scenario};
 
 use self::agenda::{Act, Agenda};
+use self::inject::Ambushes;
+use self::members::Replacement;
 use self::users::Users;
 
 /// Between two checks of the bounds.
@@ -57,6 +62,8 @@ pub struct Outcome {
 pub struct Watch {
     /// Print what happens.
     pub is_printing: bool,
+    /// What is wrong with the cores, to test the checks.
+    pub mutant: Mutant,
 }
 
 /// Carries out a scenario.
@@ -77,13 +84,19 @@ pub(crate) struct Run<'a> {
     cluster: Cluster,
     rng: Rng,
     users: Vec<Users>,
+    /// Of each volume, the replica that is being replaced.
+    replacements: Vec<Option<Replacement>>,
     /// The volume that each open device is of.
     devices: BTreeMap<DeviceId, usize>,
     agenda: Agenda,
     /// How many faults cut each direction of each link.
     cuts: BTreeMap<(usize, usize), u32>,
-    vote_ambush: Option<inject::VoteAmbush>,
-    leader_ambush: Option<inject::LeaderAmbush>,
+    atlas: Atlas,
+    /// Nodes whose disks are gone, or were given up for what had happened to them.
+    lost: BTreeSet<usize>,
+    /// Nodes whose disks have acknowledged what they did not write.
+    liars: BTreeSet<usize>,
+    ambushes: Ambushes,
     /// Nodes whose next write was made to fail, and how long they stay down after it.
     failing: BTreeMap<usize, u64>,
     /// Nodes that hand over what they lead, and are to be restarted.
@@ -94,7 +107,7 @@ pub(crate) struct Run<'a> {
     served_after_ns: u64,
 }
 
-fn setup_of(scenario: &Scenario) -> Setup {
+fn setup_of(scenario: &Scenario, mutant: Mutant) -> Setup {
     let span = |(from, to): (u64, u64)| (from * MICROSECOND, to * MICROSECOND);
     let mut setup = Setup {
         nodes: scenario.nodes,
@@ -104,6 +117,7 @@ fn setup_of(scenario: &Scenario) -> Setup {
         read_latency: span(scenario.read_latency_us),
         link_latency: span(scenario.link_latency_us),
         drift_ppm_max: 0,
+        mutant,
         ..Setup::new(scenario.seed)
     };
     setup.limits.link_bytes_max = scenario.link_bytes_max;
@@ -118,7 +132,7 @@ fn group_of(volume: usize) -> GroupId {
 
 impl<'a> Run<'a> {
     fn new(scenario: &'a Scenario, watch: Watch) -> Self {
-        let mut cluster = Cluster::new(setup_of(scenario));
+        let mut cluster = Cluster::new(setup_of(scenario, watch.mutant));
         cluster.trace.is_printing |= watch.is_printing;
         cluster.takes_notice = true;
         for (node, ppm) in cluster.nodes.iter_mut().zip(&scenario.drift_ppm) {
@@ -129,11 +143,14 @@ impl<'a> Run<'a> {
             cluster,
             rng: Rng::new(scenario.seed ^ 0x4E75_4E21),
             users: Vec::new(),
+            replacements: Vec::new(),
             devices: BTreeMap::new(),
             agenda: Agenda::default(),
             cuts: BTreeMap::new(),
-            vote_ambush: None,
-            leader_ambush: None,
+            atlas: Atlas::new(scenario),
+            lost: BTreeSet::new(),
+            liars: BTreeSet::new(),
+            ambushes: Ambushes::default(),
             failing: BTreeMap::new(),
             draining: BTreeSet::new(),
             is_healing: false,
@@ -181,6 +198,7 @@ impl<'a> Run<'a> {
         let spec = self.cluster.spec_on(group_of(volume), plan.blocks, &plan.members);
         self.cluster.create(&spec);
         self.users.push(Users::new(self.scenario, volume, spec));
+        self.replacements.push(None);
     }
 
     /// Lets everything happen up to `end`.
@@ -227,6 +245,7 @@ impl<'a> Run<'a> {
                 Notice::Recovered { .. } => {}
                 Notice::Voted { voter, candidate } => self.on_vote(voter, candidate),
                 Notice::Appended { leader, group } => self.on_append(leader, group),
+                Notice::HandedOver { leader, group } => self.on_handed_over(leader, group),
             }
         }
         if self.cluster.notices.is_empty() {
@@ -239,6 +258,7 @@ impl<'a> Run<'a> {
             Act::Fault(place) => self.inject(place),
             Act::Submit { volume, slot, opening } => self.submit(volume, slot, opening),
             Act::Reopen { volume, slot } => self.reopen(volume, slot),
+            Act::Stray { volume, device } => self.stray(volume, device),
             Act::CloseStray { volume, device } => self.close_stray(volume, device),
             Act::CheckBounds => {
                 self.check_bounds();
@@ -246,12 +266,24 @@ impl<'a> Run<'a> {
             }
             Act::Start(node) => self.start(node),
             Act::Crash { node, life, down } => self.crash_life(node, life, down),
+            Act::Isolate { node, cut } => self.partition(&[node], Direction::Both, cut),
+            Act::Mute { node, cut } => self.partition(&[node], Direction::Out, cut),
+            Act::Delay { node, by } => self.delay_to(node, by),
+            Act::Away { volume, node } => self.move_away(volume, node),
+            Act::BreakLink(from, to) => self.cluster.break_link(from, to),
             Act::Resume(node) => self.resume(node),
             Act::Join(from, to) => self.join(from, to),
             Act::Unclog(from, to) => self.cluster.clog(from, to, None),
             Act::FastDisk(node) => self.cluster.nodes[node].write_latency = None,
-            Act::Readable(node) => self.cluster.nodes[node].disk.read_errors_percent = 0,
+            Act::Readable(node) => {
+                self.cluster.nodes[node].disk.read_errors_percent = 0;
+                self.cluster.nodes[node].disk.misreads_percent = 0;
+            }
             Act::ClockRate(node, ppm) => self.set_clock_rate(node, ppm),
+            Act::Replace { volume, node } => {
+                self.replace(volume, node, node);
+            }
+            Act::Administer(volume) => self.administer(volume),
             Act::Calm(volume) => self.users[volume].calm(),
         }
     }

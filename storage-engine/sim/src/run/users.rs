@@ -15,6 +15,9 @@ const STAMPS_APART: u64 = 1 << 36;
 /// Requests under way and microseconds between them in a burst.
 const BURST: (usize, u64) = (16, 700);
 
+/// How long a user that has gone away is busy: longer than any lease.
+const AWAY: u64 = 2 * SECOND;
+
 /// One user of a volume.
 pub(super) struct Slot {
     pub(super) plan: ClientPlan,
@@ -27,6 +30,10 @@ pub(super) struct Slot {
 
 /// A volume's users.
 pub(super) struct Users {
+    /// The volume as it was created.
+    pub(super) created: GroupSpec,
+    /// The highest number that a replica of it ever had.
+    pub(super) replica_last: u64,
     pub(super) load: Workload,
     pub(super) slots: Vec<Slot>,
     usual: Mix,
@@ -38,6 +45,7 @@ pub(super) struct Users {
 impl Users {
     pub(super) fn new(scenario: &Scenario, volume: usize, spec: GroupSpec) -> Self {
         let plan = &scenario.volumes[volume];
+        let created = spec.clone();
         let mut load = Workload::with_stamps_after(spec, scenario.seed + volume as u64, STAMPS_APART * volume as u64);
         load.mix = Mix {
             write: plan.write_percent,
@@ -48,7 +56,11 @@ impl Users {
         };
         load.blocks_max = plan.blocks_max.min(plan.blocks);
         load.hot_blocks = plan.hot_blocks;
-        load.tolerates_io_errors = scenario.count(Kind::ReadErrors) > 0;
+        // While disks are damaged or refuse to read, and peers are away, a block may be out of reach for a time.
+        load.tolerates_io_errors = scenario.faults.iter().any(|planned| {
+            let kind = planned.fault.kind();
+            matches!(kind, Kind::ReadErrors | Kind::Misreads) || kind.is_damage()
+        });
         let slot = |plan: &ClientPlan| Slot {
             plan: plan.clone(),
             node: plan.node,
@@ -56,6 +68,13 @@ impl Users {
             opening: 0,
         };
         Self {
+            replica_last: created
+                .members
+                .iter()
+                .map(|member| member.replica.get())
+                .max()
+                .unwrap_or_default(),
+            created,
             usual: load.mix,
             load,
             slots: plan.clients.iter().map(slot).collect(),
@@ -98,6 +117,9 @@ impl Run<'_> {
         let users = &mut self.users[volume];
         if users.is_over || users.slots[slot].device.is_some() {
             return;
+        }
+        if self.lost.contains(&users.slots[slot].node) {
+            users.slots[slot].node = self.rng.pick(self.scenario.nodes);
         }
         let node = users.slots[slot].node;
         if self.cluster.nodes[node].recovered.is_none() {
@@ -180,13 +202,34 @@ impl Run<'_> {
         self.agenda.plan(at, Act::Reopen { volume, slot });
     }
 
-    /// What is left behind keeps asking, too.
-    fn stray(&mut self, volume: usize, device: DeviceId) {
+    /// The first user goes on at another node, if it is on this one, and is busy: what it leaves behind goes on reading there,
+    /// while others see it write elsewhere.
+    pub(super) fn move_away(&mut self, volume: usize, node: usize) {
+        let users = &self.users[volume];
+        if users.is_over || users.slots.is_empty() {
+            return;
+        }
+        let is_here = users.slots[0].node == node;
+        self.users[volume].is_bursting = true;
+        self.agenda.plan(self.cluster.now + AWAY, Act::Calm(volume));
+        if !is_here {
+            return;
+        }
+        let to = (node + 1 + self.rng.pick(self.scenario.nodes - 1)) % self.scenario.nodes;
+        self.relocate(volume, 0, to, Move::Forced);
+    }
+
+    /// What is left behind keeps asking, too, until it is closed or refused.
+    pub(super) fn stray(&mut self, volume: usize, device: DeviceId) {
         let users = &mut self.users[volume];
-        let Some(index) = users.index_of(device) else { return };
-        for _ in 0..4 {
+        let Some(index) = users.index_of(device).filter(|_| !users.is_over) else {
+            return;
+        };
+        if users.load.clients[index].refused.is_none() && users.load.clients[index].under_way() < 8 {
             users.load.submit_one(&mut self.cluster, index);
         }
+        let at = self.cluster.now + self.rng.between(MILLISECOND, 40 * MILLISECOND);
+        self.agenda.plan(at, Act::Stray { volume, device });
     }
 
     pub(super) fn close_stray(&mut self, volume: usize, device: DeviceId) {

@@ -6,7 +6,7 @@
 
 use cairn_history::rng::Rng;
 
-use super::{ClientPlan, Fault, Kind, Move, Planned, Scenario, VolumePlan};
+use super::{ClientPlan, Direction, Fault, Kind, Move, Planned, Scenario, Target, VolumePlan};
 
 const MS: u64 = 1_000;
 const S: u64 = 1_000_000;
@@ -18,7 +18,8 @@ impl Scenario {
     /// The scenario of a seed.
     pub fn draw(seed: u64) -> Self {
         let rng = &mut Rng::new(seed ^ 0x5CE7_A210);
-        let nodes = if rng.chance(80) { 3 } else { 5 };
+        // More nodes than replicas, where a lost one can be replaced.
+        let nodes = *pick(rng, &[3, 3, 3, 4, 4, 5]);
         let mut heal_order: Vec<usize> = (0..nodes).collect();
         shuffle(rng, &mut heal_order);
         let is_small = rng.chance(8);
@@ -30,7 +31,7 @@ impl Scenario {
         let mut scenario = Self {
             seed,
             nodes,
-            disk_mib: if is_small { 24 } else { 256 },
+            disk_mib: if is_small { 24 } else { 768 },
             segment_mib: if is_small { 2 } else { *pick(rng, &[2, 4, 4, 16]) },
             write_latency_us: (60, *pick(rng, &[200, 900, 900, 8_000])),
             read_latency_us: (40, *pick(rng, &[300, 2_000])),
@@ -38,7 +39,7 @@ impl Scenario {
             drift_ppm: (0..nodes).map(|_| signed(rng, drift_max)).collect(),
             link_bytes_max: *pick(rng, &[512 << 10, 16 << 20]),
             headers_kept_max: *pick(rng, &[32, 4096]),
-            move_leadership: rng.chance(70),
+            move_leadership: rng.chance(50),
             volumes,
             faults: Vec::new(),
             heal_at_us: rng.between(FAULTS_US * 3 / 4, FAULTS_US),
@@ -83,6 +84,10 @@ fn draw_volumes(rng: &mut Rng, nodes: usize) -> Vec<VolumePlan> {
         };
         let home = rng.pick(nodes);
         let mut clients = vec![client(rng, home, true)];
+        if rng.chance(40) {
+            // Somebody reads everywhere: whoever believes to lead is asked.
+            clients.extend((0..nodes).map(|node| client(rng, node, false)));
+        }
         // Readers anywhere, writers beside the first one; writers elsewhere seldom, since they mostly wait and are refused.
         for _ in 0..*pick(rng, &[0, 1, 1, 2]) {
             let node = if rng.chance(30) { home } else { rng.pick(nodes) };
@@ -91,7 +96,7 @@ fn draw_volumes(rng: &mut Rng, nodes: usize) -> Vec<VolumePlan> {
         }
         VolumePlan {
             blocks,
-            hot_blocks: *pick(rng, &[0, 2, 16]),
+            hot_blocks: *pick(rng, &[1, 2, 8, 40]),
             blocks_max: *pick(rng, &[8, 24, 24, 40]),
             members,
             write_percent: *pick(rng, &[20, 40, 60]),
@@ -116,7 +121,16 @@ fn fill_up(volume: &mut VolumePlan) {
 }
 
 fn draw_faults(rng: &mut Rng, scenario: &Scenario) -> Vec<Planned> {
-    let weights: Vec<u64> = Kind::ALL.iter().map(|_| *pick(rng, &[0, 0, 1, 2, 6])).collect();
+    // Damage stays, so that there is little of it; in most runs none.
+    let has_damage = rng.chance(40);
+    let weight = |rng: &mut Rng, kind: &Kind| match kind {
+        Kind::Rot | Kind::BadSectors if has_damage => *pick(rng, &[0, 1, 2, 6]),
+        Kind::Phantom | Kind::Misdirected | Kind::Wipe if has_damage => *pick(rng, &[0, 0, 1, 2]),
+        kind if kind.is_damage() => 0,
+        Kind::Replace => *pick(rng, &[0, 1, 3, 6]),
+        _ => *pick(rng, &[0, 0, 1, 2, 6]),
+    };
+    let weights: Vec<u64> = Kind::ALL.iter().map(|kind| weight(rng, kind)).collect();
     let total: u64 = weights.iter().sum();
     let (storm_gap, calm) = *pick(
         rng,
@@ -145,6 +159,15 @@ fn draw_faults(rng: &mut Rng, scenario: &Scenario) -> Vec<Planned> {
     faults
 }
 
+/// Somebody: often whoever leads or uses a volume, since most that can go wrong goes wrong there.
+fn target(rng: &mut Rng, scenario: &Scenario) -> Target {
+    match rng.below(10) {
+        0..5 => Target::Node(rng.pick(scenario.nodes)),
+        5..9 => Target::Leader(rng.pick(scenario.volumes.len())),
+        _ => Target::User(rng.pick(scenario.volumes.len())),
+    }
+}
+
 /// From short to long, rather short: a fault is at its worst when it ends in the middle of the recovery from another.
 fn some_time(rng: &mut Rng, max_us: u64) -> u64 {
     let scale = *pick(rng, &[100, 10, 3, 1]);
@@ -153,10 +176,15 @@ fn some_time(rng: &mut Rng, max_us: u64) -> u64 {
 
 fn draw_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
     let volume = rng.pick(scenario.volumes.len());
-    let node = rng.pick(scenario.nodes);
+    let node = target(rng, scenario);
     match kind {
-        Kind::Partition | Kind::OneWay | Kind::Clog | Kind::BreakLink => draw_network_fault(rng, scenario, kind),
-        Kind::SlowDisk | Kind::Stall | Kind::WriteError | Kind::ReadErrors => draw_disk_fault(rng, node, kind),
+        Kind::Partition | Kind::OneWay | Kind::Clog | Kind::BreakLink | Kind::Garble => {
+            draw_network_fault(rng, scenario, kind)
+        }
+        Kind::SlowDisk | Kind::Stall | Kind::WriteError | Kind::ReadErrors | Kind::Misreads => {
+            draw_disk_fault(rng, node, kind)
+        }
+        Kind::Rot | Kind::BadSectors | Kind::Phantom | Kind::Misdirected | Kind::Wipe => draw_damage(rng, node, kind),
         Kind::Crash | Kind::Kill | Kind::PowerCut | Kind::Pause | Kind::HandOver => draw_node_fault(rng, node, kind),
         Kind::ClockJump => Fault::ClockJump {
             node,
@@ -175,6 +203,11 @@ fn draw_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
             volume,
             for_us: some_time(rng, S),
         },
+        Kind::Replace => Fault::Replace {
+            volume,
+            node,
+            to: rng.pick(scenario.nodes),
+        },
         Kind::TrimStorm => Fault::TrimStorm {
             volume,
             for_us: some_time(rng, 3 * S),
@@ -182,13 +215,32 @@ fn draw_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
         Kind::Move => Fault::Move {
             volume,
             client: rng.pick(scenario.volumes[volume].clients.len()),
-            to: node,
+            to: rng.pick(scenario.nodes),
             how: *pick(rng, &[Move::Orderly, Move::Contending, Move::Detached, Move::Forced]),
         },
         Kind::VoteAmbush => Fault::VoteAmbush {
             for_us: 4 * S,
             down_us: rng.between(MS, 400 * MS),
             cut_us: some_time(rng, 6 * S),
+        },
+        Kind::RestartTrap => Fault::RestartTrap {
+            volume,
+            apart_us: rng.between(S, 3 * S),
+            for_us: rng.between(2 * S, 5 * S),
+            down_us: rng.between(MS, 100 * MS),
+        },
+        Kind::TransferTrap => Fault::TransferTrap {
+            volume,
+            to: *pick(rng, &scenario.volumes[volume].members),
+            for_us: rng.between(S, 5 * S),
+        },
+        Kind::LeaseTrap => Fault::LeaseTrap {
+            volume,
+            for_us: rng.between(2 * S, 5 * S),
+        },
+        Kind::ResendTrap => Fault::ResendTrap {
+            volume,
+            delay_us: rng.between(10 * MS, 150 * MS),
         },
         Kind::LeaderAmbush => Fault::LeaderAmbush {
             volume,
@@ -198,7 +250,7 @@ fn draw_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
     }
 }
 
-fn draw_node_fault(rng: &mut Rng, node: usize, kind: Kind) -> Fault {
+fn draw_node_fault(rng: &mut Rng, node: Target, kind: Kind) -> Fault {
     match kind {
         Kind::Crash => Fault::Crash {
             node,
@@ -224,8 +276,7 @@ fn draw_node_fault(rng: &mut Rng, node: usize, kind: Kind) -> Fault {
 }
 
 fn draw_network_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
-    let from = rng.pick(scenario.nodes);
-    let to = (from + 1 + rng.pick(scenario.nodes - 1)) % scenario.nodes;
+    let (from, to) = (target(rng, scenario), target(rng, scenario));
     match kind {
         Kind::Partition => Fault::Partition {
             nodes: if scenario.nodes == 5 && rng.chance(50) {
@@ -233,6 +284,7 @@ fn draw_network_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
             } else {
                 vec![from]
             },
+            direction: *pick(rng, &[Direction::Both, Direction::Both, Direction::In, Direction::Out]),
             for_us: some_time(rng, 10 * S),
         },
         Kind::OneWay => Fault::OneWay {
@@ -246,11 +298,21 @@ fn draw_network_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
             delay_us: some_time(rng, 2 * S),
             for_us: some_time(rng, 10 * S),
         },
+        Kind::Garble => {
+            let payload = rng.chance(70);
+            // Payload goes from leaders to followers and readers.
+            let leader = Target::Leader(rng.pick(scenario.volumes.len()));
+            Fault::Garble {
+                from: if payload { leader } else { from },
+                to,
+                payload,
+            }
+        }
         _ => Fault::BreakLink { from, to },
     }
 }
 
-fn draw_disk_fault(rng: &mut Rng, node: usize, kind: Kind) -> Fault {
+fn draw_disk_fault(rng: &mut Rng, node: Target, kind: Kind) -> Fault {
     match kind {
         Kind::SlowDisk => Fault::SlowDisk {
             node,
@@ -265,10 +327,32 @@ fn draw_disk_fault(rng: &mut Rng, node: usize, kind: Kind) -> Fault {
             node,
             down_us: some_time(rng, 5 * S),
         },
+        Kind::Misreads => Fault::Misreads {
+            node,
+            everywhere: rng.chance(30),
+            percent: *pick(rng, &[1, 10, 40]),
+            for_us: some_time(rng, 5 * S),
+        },
         _ => Fault::ReadErrors {
             node,
             percent: *pick(rng, &[5, 50, 100]),
             for_us: some_time(rng, 5 * S),
         },
+    }
+}
+
+fn draw_damage(rng: &mut Rng, node: Target, kind: Kind) -> Fault {
+    // Damage to headers ends a disk with its next recovery; damage to what they hold can be lived with.
+    let headers = rng.chance(15);
+    let places = (0..rng.between(1, 6)).map(|_| rng.draw() >> 16).collect();
+    match kind {
+        Kind::Rot => Fault::Rot { node, headers, places },
+        Kind::BadSectors => Fault::BadSectors { node, headers, places },
+        Kind::Phantom => Fault::Phantom { node },
+        Kind::Misdirected => Fault::Misdirected {
+            node,
+            by: *pick(rng, &[-64, -3, -1, 1, 2, 40, 600]),
+        },
+        _ => Fault::Wipe { node },
     }
 }

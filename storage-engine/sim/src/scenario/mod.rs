@@ -9,7 +9,7 @@ mod fault;
 
 use serde::{Deserialize, Serialize};
 
-pub use fault::{Fault, Kind, Move, Planned};
+pub use fault::{Direction, Fault, Kind, Move, Planned, Target};
 
 /// A run.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
