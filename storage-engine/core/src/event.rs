@@ -9,6 +9,7 @@ use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, Tag};
 use cairn_api::ids::{DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use cairn_format::peer::PeerMessage;
 
+use crate::log::recovery::Rows;
 use crate::membership::Membership;
 
 pub use cairn_format::member::{Member, MemberChange};
@@ -343,6 +344,8 @@ pub enum Effect {
     },
     /// Recovery is over; the core serves. Comes once, before any other effect but `Read` and `Write`.
     Recovered(RecoverySummary),
+    /// Recovery refuses the disk, by these rows of its decision table; [`Effect::DiskFailed`] with the reason follows.
+    RecoveryRefused(Rows),
     /// The disk cannot be used any further: its state in memory is void. The driver stops the core.
     DiskFailed(String),
     /// A group's leader, as known here, changed.
@@ -402,6 +405,8 @@ pub struct RecoverySummary {
     pub incarnation: u64,
     /// Whether a torn tail was cut off.
     pub torn_tail: bool,
+    /// The rows of the decision table that were met.
+    pub rows: Rows,
     /// Groups found.
     pub groups: Vec<GroupId>,
 }

@@ -187,9 +187,10 @@ impl Core {
         let Phase::Recovering(recovering) = std::mem::replace(&mut self.phase, Phase::Failed) else {
             return;
         };
+        let rows = recovering.recovery.rows();
         match finish_recovery(&self.config, self.seeded, now, outcome, *recovering) {
             Ok(running) => self.phase = Phase::Running(Box::new(running)),
-            Err(reason) => effects.push(Effect::DiskFailed(reason)),
+            Err(reason) => effects.extend([Effect::RecoveryRefused(rows), Effect::DiskFailed(reason)]),
         }
     }
 }
@@ -249,7 +250,12 @@ fn finish_recovery(
     outcome: Outcome,
     recovering: Recovering,
 ) -> Result<Running, String> {
-    let Recovering { replay, io, early, .. } = recovering;
+    let Recovering {
+        recovery,
+        replay,
+        io,
+        early,
+    } = recovering;
     let (tail, found, torn_tail) = usable(config, outcome)?;
     if let Some(problem) = replay.problem {
         return Err(format!("the log of disk {} contradicts itself: {problem}", config.disk));
@@ -263,6 +269,7 @@ fn finish_recovery(
         segments: found.segments,
         incarnation,
         torn_tail,
+        rows: recovery.rows(),
         groups: Vec::new(),
     };
     let dropped = replay.dropped().clone();

@@ -302,7 +302,7 @@ async fn follow_disks(engine: Arc<Engine>, mut events: Events, fatal: mpsc::Send
                 engine.disks.recovered(disk, &summary.groups);
                 tracing::info!(
                     %disk, groups = summary.groups.len(), frames = summary.frames, entries = summary.entries,
-                    segments = summary.segments, torn_tail = summary.torn_tail, "the disk serves"
+                    segments = summary.segments, torn_tail = summary.torn_tail, rows = %summary.rows, "the disk serves"
                 );
                 if summary.groups.contains(&GroupId::META)
                     && let Some(thread) = engine.disks.thread_of(disk)

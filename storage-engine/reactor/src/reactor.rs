@@ -190,6 +190,8 @@ impl<'a, M: Machine> Turner<'a, M> {
             }
             Effect::Apply { group, index, data } => self.observer.on_apply(group, index, data),
             Effect::Recovered(summary) => self.observer.on_recovered(summary),
+            // What follows says it in words.
+            Effect::RecoveryRefused(_) => {}
             Effect::DiskFailed(reason) => {
                 self.failure.get_or_insert(Failure::Disk(reason));
             }

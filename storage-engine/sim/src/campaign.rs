@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::check::Violation;
+use crate::rows::RowCounts;
 use crate::run::{Outcome, Watch, run};
 use crate::scenario::{Kind, Scenario};
 
@@ -40,6 +41,8 @@ pub struct Summary {
     pub simulated_hours: f64,
     pub wall_seconds: f64,
     pub faults: BTreeMap<Kind, u64>,
+    /// Recoveries that met a row of the recovery table, by row.
+    pub rows: RowCounts,
     pub writes_acknowledged: u64,
     pub sectors_checked: u64,
     pub requests_refused: u64,
@@ -57,6 +60,7 @@ impl Summary {
         Self {
             start,
             faults: Kind::ALL.iter().map(|kind| (*kind, 0)).collect(),
+            rows: RowCounts::zeros(),
             ..Self::default()
         }
     }
@@ -71,6 +75,7 @@ impl Summary {
         for (kind, count) in outcome.injected {
             *self.faults.entry(kind).or_default() += count;
         }
+        self.rows.add(&outcome.rows);
         self.writes_acknowledged += outcome.acknowledged;
         self.sectors_checked += outcome.checked;
         self.requests_refused += outcome.refused;

@@ -18,6 +18,7 @@ pub mod disk;
 pub mod mutant;
 pub mod network;
 pub mod node;
+pub mod rows;
 pub mod run;
 pub mod scenario;
 pub mod shrink;

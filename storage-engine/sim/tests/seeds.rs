@@ -7,18 +7,25 @@
     reason = "a test"
 )]
 
+use cairn_core::log::recovery::Row;
+use cairn_sim::rows::RowCounts;
 use cairn_sim::run::{Watch, run};
 use cairn_sim::scenario::Scenario;
 
 #[test]
 fn a_few_seeds_hold() {
-    let mut checked = 0;
+    let (mut checked, mut rows) = (0, RowCounts::default());
     for seed in 1..9 {
         let outcome = run(&Scenario::draw(seed), Watch::default());
         assert_eq!(outcome.violation, None, "seed {seed}");
         checked += outcome.checked;
+        rows.add(&outcome.rows);
     }
     assert!(checked > 20_000, "only {checked} sectors were checked");
+    for row in [Row::Whole, Row::WholeUnvouched, Row::Continued, Row::Nothing] {
+        assert!(rows.of(row) > 0, "no recovery met the row {}: {rows:?}", row.name());
+    }
+    assert_eq!(rows.of(Row::NewerBuild), 0);
 }
 
 #[test]

@@ -11,10 +11,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
+use bytes::Bytes;
 use cairn_api::block::Tag;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, NodeId};
+use cairn_api::units::BLOCK_BYTES;
 use cairn_core::config::{CoreConfig, Limits, Timing};
 use cairn_core::event::{DeviceId, DiskFault, Effect, Event, IoId};
+use cairn_format::frame;
 use cairn_format::peer::{PeerMessage, RaftKind};
 use cairn_format::superblock::Geometry;
 
@@ -22,8 +25,10 @@ use crate::disk::SimDisk;
 use crate::mutant::Mutant;
 use crate::network::Link;
 use crate::node::{Clock, Node};
+use crate::rows::RowCounts;
 use crate::trace::Trace;
 use crate::wire::Packet;
+use cairn_history::content::SECTOR;
 use cairn_history::rng::Rng;
 
 pub use control::read_bytes;
@@ -159,6 +164,10 @@ pub enum Notice {
     DiskFailed { node: usize, life: u64, why: String },
     /// A core serves.
     Recovered { node: usize },
+    /// A core writes the first frame of a segment.
+    SegmentBegun { node: usize },
+    /// A core writes a frame whose header, at this place of the disk, is longer than a sector.
+    LongHeader { node: usize, io: IoId, header_at: u64 },
     /// A node has granted its vote.
     Voted { voter: usize, candidate: usize },
     /// A leader has sent entries to a follower.
@@ -173,6 +182,8 @@ pub struct Cluster {
     pub rng: Rng,
     pub nodes: Vec<Node>,
     pub trace: Trace,
+    /// The rows of the recovery table that the nodes' recoveries have met.
+    pub rows: RowCounts,
     links: BTreeMap<(usize, usize), Link>,
     agenda: BinaryHeap<Planned>,
     agenda_last: u64,
@@ -219,6 +230,7 @@ impl Cluster {
             notices: Vec::new(),
             takes_notice: false,
             effects: Vec::new(),
+            rows: RowCounts::default(),
         };
         for from in 0..cluster.nodes.len() {
             for to in 0..cluster.nodes.len() {
@@ -366,6 +378,7 @@ impl Cluster {
                 self.send(number, to, &message);
             }
             Effect::Write { io, offset, buffers } => {
+                self.watch_write(number, io, offset, &buffers);
                 self.nodes[number].disk.submit(io, offset, buffers);
                 let (from, to) = self.nodes[number].write_latency.unwrap_or(self.setup.write_latency);
                 let latency = self.rng.between(from, to);
@@ -401,9 +414,11 @@ impl Cluster {
             Effect::Recovered(summary) => {
                 self.nodes[number].open_log(&summary);
                 assert!(self.nodes[number].recovered.is_none(), "recovered twice");
+                self.rows.count(self.nodes[number].disk.rows_of(&summary));
                 self.nodes[number].recovered = Some(summary);
                 self.notice(Notice::Recovered { node: number });
             }
+            Effect::RecoveryRefused(rows) => self.rows.count(rows),
             Effect::DiskFailed(why) => self.on_disk_failed(number, why),
             Effect::LeaderChanged {
                 group,
@@ -434,6 +449,23 @@ impl Cluster {
     fn notice(&mut self, notice: Notice) {
         if self.takes_notice {
             self.notices.push(notice);
+        }
+    }
+
+    /// Takes notice of writes that faults may wait for.
+    fn watch_write(&mut self, node: usize, io: IoId, offset: u64, buffers: &[Bytes]) {
+        let geometry = &self.nodes[node].config.geometry;
+        let segment = geometry.segment_of(offset);
+        let is_first = segment.is_some_and(|segment| geometry.segment_offset(segment) == offset);
+        if is_first {
+            self.notice(Notice::SegmentBegun { node });
+        }
+        let is_long = |header: &Bytes| {
+            frame::header_bytes_of(header).is_ok() && header.iter().skip(SECTOR).any(|byte| *byte != 0)
+        };
+        if buffers.get(usize::from(is_first)).is_some_and(is_long) {
+            let header_at = offset + if is_first { BLOCK_BYTES } else { 0 };
+            self.notice(Notice::LongHeader { node, io, header_at });
         }
     }
 

@@ -94,6 +94,16 @@ pub(crate) fn summary(summary: &Summary) {
         let mark = if *count == 0 { "  <- never" } else { "" };
         println!("  {:<14} {count:>9}{mark}", format!("{kind:?}"));
     }
+    println!("rows of the recovery table (docs/recovery-table.md), by recoveries that met them:");
+    let never: Vec<_> = summary.rows.never().collect();
+    for (row, count) in &summary.rows.0 {
+        let mark = match count {
+            0 if never.contains(row) => "  <- never",
+            0 => "  (not a fault of disks)",
+            _ => "",
+        };
+        println!("  {:<20} {count:>9}{mark}", row.name());
+    }
     println!(
         "{} seeds from {} in {:.1} s: {:.2} simulated hours, {} writes acknowledged, {} sectors checked, {} requests refused",
         summary.seeds,

@@ -3,9 +3,13 @@
 //!
 //! # What it does when told to
 //! - **Write errors**: the next write fails, and any subset of its sectors is on the media, as after a power cut.
+//! - **Torn sectors**: a block that was being written for the first time when the power failed may be unreadable.
 //! - **Read errors**: reads fail, some or all, for as long as they are asked to; a sector that cannot be read fails every
 //!   read that touches it until it is written again.
 //! - **Bit rot**: a bit of what is stored changes.
+//! - **Late writes**: what was in flight when the power failed gets to the media when the node is back, unless something
+//!   was written there since.
+//! - **Loss of its end**: it is shorter than it was.
 //! - **Lies**: a write is acknowledged, and is nowhere (phantom) or somewhere else (misdirected).
 //!
 //! # What a fault may not be
@@ -15,9 +19,14 @@
 //! Pages are kept as slices of the buffers that were written: storing a write copies nothing.
 
 mod stamps;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use cairn_core::event::{DiskFault, IoId};
+use cairn_core::event::{DiskFault, IoId, RecoverySummary};
+use cairn_core::log::recovery::{Row, Rows};
 
 use cairn_history::content::{self, SECTOR};
 use cairn_history::rng::Rng;
@@ -74,10 +83,14 @@ pub struct SimDisk {
     size_bytes: u64,
     pages: Vec<Option<Bytes>>,
     in_flight: Vec<Flight>,
+    /// What was in flight when the power failed and has not got to the media yet.
+    late: Vec<Flight>,
     /// The stamps of all sectors that ever became durable: to check acknowledgements against.
     durable_stamps: Stamps,
     /// Pages that cannot be read until they are written.
     unreadable: Vec<u64>,
+    /// Pages of which bits have changed since they were written.
+    rotten: BTreeSet<u64>,
     pub bytes_written: u64,
     /// The first page and the pages of every write that has ended well, in order.
     written: Vec<(u64, u64)>,
@@ -87,6 +100,8 @@ pub struct SimDisk {
     pub failed: bool,
     /// The next write fails.
     pub fail_next_write: bool,
+    /// A power failure may leave a block that was being written for the first time unreadable.
+    pub spoils_torn: bool,
     /// The next write is a lie.
     pub lie_next: Option<Lie>,
     /// Reads that fail, in percent.
@@ -105,14 +120,17 @@ impl SimDisk {
             size_bytes,
             pages: vec![None; pages],
             in_flight: Vec::new(),
+            late: Vec::new(),
             durable_stamps: Stamps::default(),
             unreadable: Vec::new(),
+            rotten: BTreeSet::new(),
             bytes_written: 0,
             written: Vec::new(),
             submitted: 0,
             lied: None,
             failed: false,
             fail_next_write: false,
+            spoils_torn: false,
             lie_next: None,
             read_errors_percent: 0,
             misreads_percent: 0,
@@ -145,6 +163,9 @@ impl SimDisk {
             let apart = flight.end() <= other.offset || offset >= other.end();
             assert!(apart, "{io:?} at {offset} overlaps {:?}, which is in flight", other.io);
         }
+        // Writes to one place keep their order: what is late for its own is dropped.
+        self.late
+            .retain(|late| flight.end() <= late.offset || offset >= late.end());
         self.in_flight.push(flight);
     }
 
@@ -236,6 +257,7 @@ impl SimDisk {
             }
         }
         self.unreadable.retain(|unreadable| *unreadable != page);
+        self.rotten.remove(&page);
         self.pages[usize::try_from(page).unwrap()] = Some(bytes);
     }
 
@@ -294,10 +316,51 @@ impl SimDisk {
         }
     }
 
+    /// A write in flight goes no further than `end`, with the power failure that comes next.
+    pub fn cut_short(&mut self, io: IoId, end: u64) {
+        let Some(place) = self.in_flight.iter().position(|flight| flight.io == io) else {
+            return;
+        };
+        let flight = self.in_flight.remove(place);
+        for (page, bytes) in flight.pages() {
+            let kept = usize::try_from(end.saturating_sub(page * PAGE as u64))
+                .unwrap()
+                .min(PAGE);
+            if kept > 0 {
+                let mut torn = self.copy_of(page);
+                torn[..kept].copy_from_slice(&bytes[..kept]);
+                self.store(page, Bytes::from(torn));
+            }
+        }
+    }
+
+    /// Takes what is in flight from the power failure that comes next: it gets to the media in [`Self::land`].
+    pub fn hold_back(&mut self) {
+        self.late.append(&mut self.in_flight);
+    }
+
+    /// What was held back gets to the media, unless something else was written there since; true if anything does.
+    pub fn land(&mut self) -> bool {
+        let late = std::mem::take(&mut self.late);
+        for (page, bytes) in late.iter().flat_map(Flight::pages) {
+            self.store(page, bytes);
+        }
+        !late.is_empty()
+    }
+
+    /// From here on it ends in the middle of what it was.
+    pub const fn shrink(&mut self) {
+        self.size_bytes = self.size_bytes / 2 / PAGE as u64 * PAGE as u64;
+    }
+
     fn tear(&mut self, flight: &Flight, rng: &mut Rng) {
         let sectors = flight.length / SECTOR as u64;
         let prefix = rng.below(sectors + 1);
         let mode = rng.below(4);
+        // What stood there before was good, and a power failure takes nothing that was: only new places are lost so.
+        let spoiled = (self.spoils_torn && rng.chance(15))
+            .then_some(flight.offset / PAGE as u64 + prefix * SECTOR as u64 / PAGE as u64)
+            .filter(|page| page * (PAGE as u64) < flight.end() && matches!(self.slot(*page), Some(None)));
         for (place, (page, new)) in (0..).zip(flight.pages()) {
             let first = place * (PAGE / SECTOR) as u64;
             let mut torn = None;
@@ -318,6 +381,7 @@ impl SimDisk {
                 self.store(page, Bytes::from(torn));
             }
         }
+        self.unreadable.extend(spoiled);
     }
 
     fn copy_of(&self, page: u64) -> Vec<u8> {
@@ -335,6 +399,10 @@ impl SimDisk {
         }
         let mut bytes = self.copy_of(page);
         bytes[77] ^= 0x10;
+        if !self.rotten.insert(page) {
+            // The same bit again: as it was.
+            self.rotten.remove(&page);
+        }
         self.pages[usize::try_from(page).unwrap()] = Some(Bytes::from(bytes));
         true
     }
@@ -342,6 +410,16 @@ impl SimDisk {
     /// Makes the block at `offset` unreadable until it is written.
     pub fn spoil(&mut self, offset: u64) {
         self.unreadable.push(offset / PAGE as u64);
+    }
+
+    /// The rows of the recovery table that a recovery met which found this. What has rotted and let it end well is payload
+    /// that recovery did not read, because a later frame vouches for it.
+    pub fn rows_of(&self, summary: &RecoverySummary) -> Rows {
+        let mut rows = summary.rows;
+        if !self.rotten.is_empty() {
+            rows.insert(Row::VouchedPayload);
+        }
+        rows
     }
 
     /// Whether a sector with this stamp ever became durable.

@@ -24,7 +24,7 @@ const ANSWERS_WITHIN: u64 = 5 * SECOND;
 /// Entries that a learner may be behind when its predecessor goes.
 const BEHIND_MAX: u64 = 32;
 /// The smallest disks on which a second copy of every log has room.
-const ROOMY_DISK_MIB: u64 = 256;
+pub(super) const ROOMY_DISK_MIB: u64 = 256;
 
 /// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -27,11 +27,12 @@ use crate::atlas::Atlas;
 use crate::check::{Violation, catching};
 use crate::cluster::{Cluster, MICROSECOND, MILLISECOND, Notice, Setup};
 use crate::mutant::Mutant;
+use crate::rows::RowCounts;
 use crate::scenario::{Direction, Kind, Scenario};
 
 use self::agenda::{Act, Agenda};
 use self::inject::Ambushes;
-use self::members::Replacement;
+use self::members::{ROOMY_DISK_MIB, Replacement};
 use self::users::Users;
 
 /// Between two checks of the bounds.
@@ -44,6 +45,8 @@ pub struct Outcome {
     pub simulated_ns: u64,
     /// Faults that took effect, by kind.
     pub injected: BTreeMap<Kind, u64>,
+    /// Recoveries that met a row of the recovery table, by row.
+    pub rows: RowCounts,
     /// Writes that were acknowledged.
     pub acknowledged: u64,
     /// Sectors that were read and checked.
@@ -137,6 +140,8 @@ impl<'a> Run<'a> {
         cluster.takes_notice = true;
         for (node, ppm) in cluster.nodes.iter_mut().zip(&scenario.drift_ppm) {
             node.clock.set_rate(0, *ppm);
+            // The log goes on in a fresh segment then, and a full disk has none.
+            node.disk.spoils_torn = scenario.disk_mib >= ROOMY_DISK_MIB;
         }
         Self {
             scenario,
@@ -170,6 +175,7 @@ impl<'a> Run<'a> {
             served_after_ns: self.served_after_ns,
             trace: self.cluster.trace.digest(),
             injected: self.injected,
+            rows: self.cluster.rows,
             violation: None,
         }
     }
@@ -242,7 +248,9 @@ impl<'a> Run<'a> {
             match notice {
                 Notice::Replied { node, device, tag } => self.on_reply(node, device, tag),
                 Notice::DiskFailed { node, life, why } => self.on_disk_failed(node, life, &why),
-                Notice::Recovered { .. } => {}
+                Notice::Recovered { node } => self.on_recovered(node),
+                Notice::SegmentBegun { node } => self.on_segment_begun(node),
+                Notice::LongHeader { node, io, header_at } => self.on_long_header(node, io, header_at),
                 Notice::Voted { voter, candidate } => self.on_vote(voter, candidate),
                 Notice::Appended { leader, group } => self.on_append(leader, group),
                 Notice::HandedOver { leader, group } => self.on_handed_over(leader, group),

@@ -125,7 +125,7 @@ fn draw_faults(rng: &mut Rng, scenario: &Scenario) -> Vec<Planned> {
     let has_damage = rng.chance(40);
     let weight = |rng: &mut Rng, kind: &Kind| match kind {
         Kind::Rot | Kind::BadSectors if has_damage => *pick(rng, &[0, 1, 2, 6]),
-        Kind::Phantom | Kind::Misdirected | Kind::Wipe if has_damage => *pick(rng, &[0, 0, 1, 2]),
+        Kind::Phantom | Kind::Misdirected | Kind::Wipe | Kind::Shrink if has_damage => *pick(rng, &[0, 0, 1, 2]),
         kind if kind.is_damage() => 0,
         Kind::Replace => *pick(rng, &[0, 1, 3, 6]),
         _ => *pick(rng, &[0, 0, 1, 2, 6]),
@@ -184,7 +184,9 @@ fn draw_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
         Kind::SlowDisk | Kind::Stall | Kind::WriteError | Kind::ReadErrors | Kind::Misreads => {
             draw_disk_fault(rng, node, kind)
         }
-        Kind::Rot | Kind::BadSectors | Kind::Phantom | Kind::Misdirected | Kind::Wipe => draw_damage(rng, node, kind),
+        Kind::Rot | Kind::BadSectors | Kind::Phantom | Kind::Misdirected | Kind::Wipe | Kind::Shrink => {
+            draw_damage(rng, node, kind)
+        }
         Kind::Crash | Kind::Kill | Kind::PowerCut | Kind::Pause | Kind::HandOver => draw_node_fault(rng, node, kind),
         Kind::ClockJump => Fault::ClockJump {
             node,
@@ -218,6 +220,12 @@ fn draw_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
             to: rng.pick(scenario.nodes),
             how: *pick(rng, &[Move::Orderly, Move::Contending, Move::Detached, Move::Forced]),
         },
+        _ => draw_ambush(rng, scenario, (volume, node), kind),
+    }
+}
+
+fn draw_ambush(rng: &mut Rng, scenario: &Scenario, (volume, node): (usize, Target), kind: Kind) -> Fault {
+    match kind {
         Kind::VoteAmbush => Fault::VoteAmbush {
             for_us: 4 * S,
             down_us: rng.between(MS, 400 * MS),
@@ -242,7 +250,17 @@ fn draw_fault(rng: &mut Rng, scenario: &Scenario, kind: Kind) -> Fault {
             volume,
             delay_us: rng.between(10 * MS, 150 * MS),
         },
-        Kind::LeaderAmbush => Fault::LeaderAmbush {
+        Kind::LateAmbush => Fault::LateAmbush {
+            node,
+            for_us: 10 * S,
+            down_us: rng.between(MS, 100 * MS),
+        },
+        Kind::TornAmbush => Fault::TornAmbush {
+            node,
+            for_us: 10 * S,
+            down_us: some_time(rng, 2 * S),
+        },
+        _ => Fault::LeaderAmbush {
             volume,
             for_us: 2 * S,
             down_us: some_time(rng, 4 * S),
@@ -352,6 +370,10 @@ fn draw_damage(rng: &mut Rng, node: Target, kind: Kind) -> Fault {
         Kind::Misdirected => Fault::Misdirected {
             node,
             by: *pick(rng, &[-64, -3, -1, 1, 2, 40, 600]),
+        },
+        Kind::Shrink => Fault::Shrink {
+            node,
+            down_us: some_time(rng, 5 * S),
         },
         _ => Fault::Wipe { node },
     }

@@ -107,6 +107,8 @@ pub enum Fault {
     Misdirected { node: Target, by: i64 },
     /// The disk is gone with all that is on it, and its node with it.
     Wipe { node: Target },
+    /// The node loses power, and its disk is shorter when it comes back.
+    Shrink { node: Target, down_us: u64 },
     /// A replica moves: from a member, of those that are damaged if any is, to `to`, or the next node that has none.
     Replace { volume: usize, node: Target, to: usize },
     /// The node's clock jumps ahead, as it does over a machine's suspension.
@@ -146,6 +148,12 @@ pub enum Fault {
     /// The connection from a busy user to the leader breaks with writes on their way, which are sent again over a new one: the
     /// first copies may come after them.
     ResendTrap { volume: usize, delay_us: u64 },
+    /// The node loses power when it has just begun a segment. What was in flight reaches the disk only when the node serves
+    /// again, unless something else was written there meanwhile; then it loses power once more.
+    LateAmbush { node: Target, for_us: u64, down_us: u64 },
+    /// The node loses power while it writes a frame whose header is longer than a sector, and only the first sector of it gets
+    /// to the media.
+    TornAmbush { node: Target, for_us: u64, down_us: u64 },
     /// The leader of the volume loses power as soon as it has sent an append.
     LeaderAmbush { volume: usize, for_us: u64, down_us: u64 },
 }
@@ -172,6 +180,7 @@ pub enum Kind {
     Phantom,
     Misdirected,
     Wipe,
+    Shrink,
     Replace,
     ClockJump,
     ClockRate,
@@ -186,10 +195,12 @@ pub enum Kind {
     RestartTrap,
     LeaseTrap,
     ResendTrap,
+    LateAmbush,
+    TornAmbush,
 }
 
 impl Kind {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::Crash,
         Self::Kill,
         Self::PowerCut,
@@ -209,6 +220,7 @@ impl Kind {
         Self::Phantom,
         Self::Misdirected,
         Self::Wipe,
+        Self::Shrink,
         Self::Replace,
         Self::ClockJump,
         Self::ClockRate,
@@ -223,6 +235,8 @@ impl Kind {
         Self::RestartTrap,
         Self::LeaseTrap,
         Self::ResendTrap,
+        Self::LateAmbush,
+        Self::TornAmbush,
     ];
 }
 
@@ -231,7 +245,7 @@ impl Kind {
     pub const fn is_damage(self) -> bool {
         matches!(
             self,
-            Self::Rot | Self::BadSectors | Self::Phantom | Self::Misdirected | Self::Wipe
+            Self::Rot | Self::BadSectors | Self::Phantom | Self::Misdirected | Self::Wipe | Self::Shrink
         )
     }
 }
@@ -265,6 +279,9 @@ impl Fault {
             | Self::Phantom { node }
             | Self::Misdirected { node, .. }
             | Self::Wipe { node }
+            | Self::Shrink { node, .. }
+            | Self::LateAmbush { node, .. }
+            | Self::TornAmbush { node, .. }
             | Self::ClockJump { node, .. }
             | Self::ClockRate { node, .. }
             | Self::HandOver { node, .. } => vec![node],
@@ -307,6 +324,7 @@ impl Fault {
             Self::Phantom { .. } => Kind::Phantom,
             Self::Misdirected { .. } => Kind::Misdirected,
             Self::Wipe { .. } => Kind::Wipe,
+            Self::Shrink { .. } => Kind::Shrink,
             Self::Replace { .. } => Kind::Replace,
             Self::ClockJump { .. } => Kind::ClockJump,
             Self::ClockRate { .. } => Kind::ClockRate,
@@ -321,6 +339,8 @@ impl Fault {
             Self::RestartTrap { .. } => Kind::RestartTrap,
             Self::LeaseTrap { .. } => Kind::LeaseTrap,
             Self::ResendTrap { .. } => Kind::ResendTrap,
+            Self::LateAmbush { .. } => Kind::LateAmbush,
+            Self::TornAmbush { .. } => Kind::TornAmbush,
         }
     }
 }

@@ -9,7 +9,7 @@ use cairn_format::frame::{self, Frame};
 
 use super::trail::Trail;
 use super::walk::End;
-use super::{Context, Input, Outcome, Phase, READ_BYTES_MAX, RecoverySink, Step};
+use super::{Context, Input, Outcome, Phase, READ_BYTES_MAX, RecoverySink, Row, Step};
 use crate::log::LogTail;
 use crate::mutation::mutated;
 
@@ -87,7 +87,7 @@ enum Verdict {
         offset: u64,
         header_bytes: u64,
     },
-    Proof(String),
+    Proof(Row, String),
     Unsupported {
         offset: u64,
         error: FormatError,
@@ -98,6 +98,9 @@ impl Evidence {
     pub(super) fn new(mut trail: Trail, end: End, context: &Context<'_>) -> Self {
         trail.is_unreadable |= matches!(end, End::Unreadable(_)) || context.headers.has_unreadable();
         trail.saw(context.headers.incarnation_max());
+        if let End::NotNext(row) = end {
+            trail.rows.insert(row);
+        }
         let stretch = trail
             .at
             .open
@@ -129,12 +132,12 @@ impl Evidence {
         match input {
             Some(input) => {
                 if let Some(outcome) = self.take(context, input) {
-                    return Step::End(Box::new(outcome));
+                    return Step::end(outcome, self.trail.rows);
                 }
             }
             None => {
                 if let Some(outcome) = self.vouched_by_header(context) {
-                    return Step::End(Box::new(outcome));
+                    return Step::end(outcome, self.trail.rows);
                 }
             }
         }
@@ -147,7 +150,7 @@ impl Evidence {
                 };
             }
             if (self.is_last_if_empty && !self.has_found) || !self.begin_candidate(context) {
-                return Step::End(Box::new(self.conclude(context, sink)));
+                return self.conclude(context, sink);
             }
         }
     }
@@ -163,16 +166,17 @@ impl Evidence {
         true
     }
 
-    fn vouched_by_header(&self, context: &Context<'_>) -> Option<Outcome> {
+    fn vouched_by_header(&mut self, context: &Context<'_>) -> Option<Outcome> {
         let sequence = self.trail.at.sequence;
         let header = context
             .headers
             .vouching(sequence, &self.trail.path)
             .filter(|_| !mutated!(context.seeded, DamageTakenForTorn))?;
-        Some(self.lost(&format!(
+        let evidence = format!(
             "the header of segment {} says that all frames up to {} were durable before its first, {}",
             header.segment, header.durable_upto, header.first_sequence
-        )))
+        );
+        Some(self.lost(Row::LostByHeader, &evidence))
     }
 
     fn take(&mut self, context: &Context<'_>, input: Input) -> Option<Outcome> {
@@ -183,7 +187,7 @@ impl Evidence {
                     (stretch.from, stretch.header_bytes) = (offset, header_bytes);
                     None
                 }
-                Verdict::Proof(evidence) => Some(self.lost(&evidence)),
+                Verdict::Proof(row, evidence) => Some(self.lost(row, &evidence)),
                 Verdict::Unsupported { offset, error } => Some(Outcome::Unsupported { offset, error }),
             },
             Err(_) => {
@@ -219,11 +223,18 @@ impl Evidence {
                     if let Some(evidence) = self.saw(stretch.segment, offset, &frame)
                         && !mutated!(context.seeded, DamageTakenForTorn)
                     {
-                        return Verdict::Proof(evidence);
+                        // Without its header a segment's frames are all that is left to speak for it.
+                        let has_header = context.headers.has(stretch.segment, frame.info.segment_epoch);
+                        let row = if has_header {
+                            Row::LostByFrame
+                        } else {
+                            Row::LostSegmentHeader
+                        };
+                        return Verdict::Proof(row, evidence);
                     }
                 }
                 Err(error) if error.is_newer() => return Verdict::Unsupported { offset, error },
-                Ok(_) => {}
+                Ok(_) => self.trail.rows.insert(Row::Stranger),
                 Err(_) => self.saw_torn(context, &bytes[place..]),
             }
         }
@@ -237,7 +248,11 @@ impl Evidence {
     fn saw(&mut self, segment: u32, offset: u64, frame: &Frame) -> Option<String> {
         let (sequence, info) = (self.trail.at.sequence, &frame.info);
         self.has_found = true;
-        self.was_writing |= info.sequence > sequence && info.incarnation >= self.trail.at.incarnation;
+        let is_past = info.incarnation < self.trail.at.incarnation;
+        self.was_writing |= info.sequence > sequence && !is_past;
+        if info.sequence < sequence || is_past {
+            self.trail.rows.insert(Row::Leftover);
+        }
         self.trail.saw(info.incarnation);
         let epoch = self.epochs_seen.entry(segment).or_insert(0);
         *epoch = info.segment_epoch.max(*epoch);
@@ -262,11 +277,14 @@ impl Evidence {
         }
     }
 
-    fn lost(&self, evidence: &str) -> Outcome {
+    fn lost(&mut self, row: Row, evidence: &str) -> Outcome {
+        let is_unreadable = matches!(self.end, End::Unreadable(_));
+        let row = if is_unreadable { Row::UnreadableLost } else { row };
+        self.trail.rows.insert(row);
         let sequence = self.trail.at.sequence;
         let missing = match &self.end {
-            End::Nothing => "nothing is there".to_owned(),
-            End::Torn(reason) => reason.clone(),
+            End::Nothing | End::NotNext(_) => "nothing is there".to_owned(),
+            End::Torn(_, reason) => reason.clone(),
             End::Unreadable(words) => format!("it cannot be read: {words}"),
         };
         let evidence = format!("{evidence}; of frame {sequence} the disk says: {missing}");
@@ -277,8 +295,24 @@ impl Evidence {
         }
     }
 
-    fn conclude(mut self: Box<Self>, context: &Context<'_>, sink: &mut impl RecoverySink) -> Outcome {
+    /// Notes the rows by which the log ends here.
+    fn note_decision(&mut self) {
+        let rows = &mut self.trail.rows;
+        match self.end {
+            End::Nothing if !self.was_writing => rows.insert(Row::Nothing),
+            End::Nothing | End::NotNext(_) => {}
+            End::Torn(row, _) => rows.insert(row),
+            End::Unreadable(_) => rows.insert(Row::Unreadable),
+        }
+        if self.was_writing {
+            rows.insert(Row::Overtaken);
+        }
+    }
+
+    fn conclude(mut self: Box<Self>, context: &Context<'_>, sink: &mut impl RecoverySink) -> Step {
+        self.note_decision();
         self.trail.deliver_all(sink);
+        let rows = self.trail.rows;
         let (at, summary) = (self.trail.at, self.trail.summary);
         let last_incarnation = self.trail.incarnation_max;
         let incarnation = if last_incarnation > 0 && mutated!(context.seeded, TailUnsealed) {
@@ -294,16 +328,19 @@ impl Evidence {
             free: context.headers.free(&self.trail.path, &self.epochs_seen),
         };
         let reason = match self.end {
-            End::Nothing if !self.was_writing => return Outcome::Clean { tail, summary },
-            End::Nothing => "it never reached the disk, though a later one did".to_owned(),
-            End::Torn(reason) => reason,
+            End::Nothing | End::NotNext(_) if !self.was_writing => {
+                return Step::end(Outcome::Clean { tail, summary }, rows);
+            }
+            End::Nothing | End::NotNext(_) => "it never reached the disk, though a later one did".to_owned(),
+            End::Torn(_, reason) => reason,
             End::Unreadable(words) => format!("it cannot be read: {words}"),
         };
-        Outcome::TornTail {
+        let outcome = Outcome::TornTail {
             tail,
             summary,
             sequence: at.sequence,
             reason,
-        }
+        };
+        Step::end(outcome, rows)
     }
 }

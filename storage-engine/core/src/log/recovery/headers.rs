@@ -7,6 +7,7 @@ use cairn_api::units::BLOCK_SIZE;
 use cairn_format::error::FormatError;
 use cairn_format::segment::SegmentHeader;
 
+use super::{Row, Rows};
 use crate::log::FreeSegments;
 
 /// Bytes to read of each segment.
@@ -22,6 +23,8 @@ pub(super) struct Headers {
     unreadable: BTreeSet<u32>,
     /// Segments by the point at which they continue the log: first sequence and the chain value before.
     continuing: BTreeMap<(u64, u64), Vec<u32>>,
+    /// The rows of the decision table that were met.
+    pub(super) rows: Rows,
 }
 
 impl Headers {
@@ -33,6 +36,7 @@ impl Headers {
             valid: BTreeMap::new(),
             unreadable: BTreeSet::new(),
             continuing: BTreeMap::new(),
+            rows: Rows::none(),
         }
     }
 
@@ -66,8 +70,12 @@ impl Headers {
                 self.valid.insert(segment, header);
                 Ok(())
             }
+            Ok(_) => {
+                self.rows.insert(Row::Stranger);
+                Ok(())
+            }
             Err(error) if error.is_newer() => Err(error),
-            Ok(_) | Err(_) => Ok(()),
+            Err(_) => Ok(()),
         }
     }
 
@@ -90,6 +98,11 @@ impl Headers {
             .filter(|header| header.durable_upto >= sequence)
             .find(|header| !path.contains(&header.segment))
             .copied()
+    }
+
+    /// Whether the header of a segment is there, and of this epoch.
+    pub(super) fn has(&self, segment: u32, epoch: u64) -> bool {
+        self.valid.get(&segment).is_some_and(|header| header.epoch == epoch)
     }
 
     /// The latest opening of the log that any header speaks of.

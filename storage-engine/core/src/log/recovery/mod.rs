@@ -14,6 +14,8 @@
 //! The walk ends at the first frame `n` that is missing or bad.
 //!
 //! # The decision
+//! In short; `docs/recovery-table.md` has every row by name, and so has [`Row`], by which each recovery says what decided it.
+//!
 //! | at frame `n` | found elsewhere | decision |
 //! |---|---|---|
 //! | a valid frame, right disk, place, epoch, sequence and chain | - | it stands; go on |
@@ -47,6 +49,7 @@
 
 mod evidence;
 mod headers;
+mod row;
 mod tail;
 mod trail;
 mod walk;
@@ -60,6 +63,7 @@ use cairn_format::superblock::Geometry;
 
 use self::evidence::Evidence;
 use self::headers::Headers;
+pub use self::row::{Row, Rows};
 use self::tail::TailCheck;
 use self::walk::Walk;
 use super::{LogTail, Placed};
@@ -189,8 +193,14 @@ enum Step {
     Read { offset: u64, length: u32, then: Phase },
     /// Nothing: this phase begins.
     Next(Phase),
-    /// Nothing: recovery is over.
-    End(Box<Outcome>),
+    /// Nothing: recovery is over, by these rows of the table.
+    End(Box<Outcome>, Rows),
+}
+
+impl Step {
+    fn end(outcome: Outcome, rows: Rows) -> Self {
+        Self::End(Box::new(outcome), rows)
+    }
 }
 
 /// The result of a read: the bytes, or why the disk could not read them.
@@ -213,6 +223,7 @@ pub struct Recovery {
     phase: Option<Phase>,
     reads: BTreeMap<IoId, LogRead>,
     bytes_read: u64,
+    rows: Rows,
     seeded: Seeded,
 }
 
@@ -235,6 +246,7 @@ impl Recovery {
             phase: None,
             reads: BTreeMap::new(),
             bytes_read: 0,
+            rows: Rows::none(),
             seeded: Seeded::default(),
         }
     }
@@ -267,6 +279,7 @@ impl Recovery {
         self.bytes_read += u64::from(read.length);
         let result = match result {
             Err(DiskFault::Short { done, asked }) => {
+                self.rows.insert(Row::DiskTooShort);
                 return Some(Outcome::DiskTooShort {
                     offset: read.offset,
                     asked,
@@ -275,6 +288,7 @@ impl Recovery {
             }
             Ok(bytes) if bytes.len() != read.length as usize => {
                 let (asked, done) = (u64::from(read.length), bytes.len() as u64);
+                self.rows.insert(Row::DiskTooShort);
                 return Some(Outcome::DiskTooShort {
                     offset: read.offset,
                     asked,
@@ -309,6 +323,13 @@ impl Recovery {
         )
     }
 
+    /// The rows of the decision table that decided, once there is an outcome.
+    pub fn rows(&self) -> Rows {
+        let mut rows = self.rows;
+        rows.extend(self.headers.rows);
+        rows
+    }
+
     fn read_header(&mut self, segment: u32, io_ids: &mut impl FnMut() -> IoId, out: &mut Vec<LogRead>) {
         self.read(self.geometry.segment_offset(segment), headers::READ_BYTES, io_ids, out);
     }
@@ -327,10 +348,10 @@ impl Recovery {
         let segment = self.geometry.segment_of(read.offset)?;
         match self.headers.take(self.disk, segment, result.as_deref()) {
             Ok(()) => None,
-            Err(error) => Some(Outcome::Unsupported {
+            Err(error) => Some(self.finish(Outcome::Unsupported {
                 offset: read.offset,
                 error,
-            }),
+            })),
         }
     }
 
@@ -361,12 +382,18 @@ impl Recovery {
                     return None;
                 }
                 Step::Next(phase) => self.phase = Some(phase),
-                Step::End(outcome) => return Some(self.finish(*outcome)),
+                Step::End(outcome, rows) => {
+                    self.rows.extend(rows);
+                    return Some(self.finish(*outcome));
+                }
             }
         }
     }
 
-    fn finish(&self, mut outcome: Outcome) -> Outcome {
+    fn finish(&mut self, mut outcome: Outcome) -> Outcome {
+        if matches!(outcome, Outcome::Unsupported { .. }) {
+            self.rows.insert(Row::NewerBuild);
+        }
         if let Outcome::Clean { summary, .. } | Outcome::TornTail { summary, .. } = &mut outcome {
             summary.bytes_read = self.bytes_read;
         }

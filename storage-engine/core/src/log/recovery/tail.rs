@@ -9,7 +9,7 @@ use cairn_format::checksum::crc32c;
 use super::evidence::Evidence;
 use super::trail::Trail;
 use super::walk::End;
-use super::{Context, Input, Phase, READ_BYTES_MAX, Step};
+use super::{Context, Input, Phase, READ_BYTES_MAX, Row, Step};
 use crate::mutation::{Seeded, mutated};
 
 pub(super) struct TailCheck {
@@ -84,9 +84,10 @@ impl TailCheck {
             };
             let computed = crc32c(content);
             if computed != expected && !mutated!(seeded, TailPayloadUnchecked) {
-                return Err(End::Torn(format!(
+                let reason = format!(
                     "its payload at disk block {block} has the checksum {computed:#010x} instead of {expected:#010x}"
-                )));
+                );
+                return Err(End::Torn(Row::TornPayload, reason));
             }
         }
         Ok(())

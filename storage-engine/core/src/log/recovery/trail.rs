@@ -10,7 +10,7 @@ use cairn_format::entry::BlockCrcs;
 use cairn_format::frame::{Frame, FrameRecord, genesis_chain};
 use cairn_format::segment::SegmentHeader;
 
-use super::{LogSummary, RecoveredRecord, RecoverySink};
+use super::{LogSummary, RecoveredRecord, RecoverySink, Row, Rows};
 use crate::event::GroupSpec;
 use crate::log::parse::PayloadPlace;
 use crate::log::{OpenSegment, Placed};
@@ -63,6 +63,8 @@ pub(super) struct Trail {
     /// Something could not be read.
     pub(super) is_unreadable: bool,
     pub(super) summary: LogSummary,
+    /// The rows of the decision table that were met.
+    pub(super) rows: Rows,
 }
 
 impl Trail {
@@ -82,6 +84,7 @@ impl Trail {
             incarnation_max: 0,
             is_unreadable: false,
             summary: LogSummary::default(),
+            rows: Rows::none(),
         }
     }
 
@@ -125,6 +128,7 @@ impl Trail {
             .is_some_and(|frame| frame.at.sequence <= self.durable)
         {
             let Some(frame) = self.unvouched.pop_front() else { break };
+            self.rows.insert(Row::Whole);
             self.deliver(frame, sink);
         }
     }
@@ -140,6 +144,7 @@ impl Trail {
     /// What is left stands: hands it over.
     pub(super) fn deliver_all(&mut self, sink: &mut impl RecoverySink) {
         while let Some(frame) = self.unvouched.pop_front() {
+            self.rows.insert(Row::WholeUnvouched);
             self.deliver(frame, sink);
         }
         self.summary.segments = u32::try_from(self.path.len()).unwrap_or(u32::MAX);

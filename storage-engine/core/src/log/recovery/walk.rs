@@ -9,7 +9,7 @@ use cairn_format::segment::SegmentHeader;
 
 use super::tail::TailCheck;
 use super::trail::Trail;
-use super::{Context, Input, Outcome, Phase, READ_BYTES_MAX, RecoverySink, Step};
+use super::{Context, Input, Outcome, Phase, READ_BYTES_MAX, RecoverySink, Row, Step};
 use crate::log::OpenSegment;
 
 /// Frames at least so long are not worth reading through: only their headers are.
@@ -20,10 +20,19 @@ const LONG_FRAME_BYTES: u64 = 256 << 10;
 pub(super) enum End {
     /// Nothing of the log: it simply ends here.
     Nothing,
-    /// Something of the log, but not whole: a sentence about it.
-    Torn(String),
+    /// A whole frame that is not the next one, by this row of the table.
+    NotNext(Row),
+    /// Something of the log, but not whole: which row of the table that is, and a sentence about it.
+    Torn(Row, String),
     /// The disk cannot read it: the words of its error.
     Unreadable(String),
+}
+
+impl End {
+    /// A frame's header that is not whole.
+    fn torn(reason: impl Into<String>) -> Self {
+        Self::Torn(Row::TornHeader, reason.into())
+    }
 }
 
 /// What was found at a place.
@@ -37,10 +46,18 @@ enum Found {
 
 enum Look {
     Frame(Frame),
+    /// The same, against a segment that was given up.
+    LaterFrame(Frame),
     Segment(SegmentHeader),
-    Read { offset: u64, length: u32 },
+    Read {
+        offset: u64,
+        length: u32,
+    },
     End(End),
-    Unsupported { offset: u64, error: FormatError },
+    Unsupported {
+        offset: u64,
+        error: FormatError,
+    },
 }
 
 pub(super) struct Walk {
@@ -78,7 +95,14 @@ impl Walk {
         loop {
             match self.look(context) {
                 Look::Frame(frame) => self.accept(frame, sink),
+                Look::LaterFrame(frame) => {
+                    self.trail.rows.insert(Row::LaterOpening);
+                    self.accept(frame, sink);
+                }
                 Look::Segment(header) => {
+                    if self.trail.at.open.is_some() {
+                        self.trail.rows.insert(Row::Continued);
+                    }
                     let cursor = context.geometry.segment_offset(header.segment) + BLOCK_BYTES;
                     self.trail.enter(&header, cursor);
                     self.is_careful = false;
@@ -92,7 +116,7 @@ impl Walk {
                 }
                 Look::End(end) => return Step::Next(Phase::Tail(Box::new(TailCheck::new(self.trail, end)))),
                 Look::Unsupported { offset, error } => {
-                    return Step::End(Box::new(Outcome::Unsupported { offset, error }));
+                    return Step::end(Outcome::Unsupported { offset, error }, self.trail.rows);
                 }
             }
         }
@@ -129,7 +153,9 @@ impl Walk {
                 offset: open.cursor,
                 error,
             },
-            (Found::Frame(frame), Some(header)) if frame.info.incarnation > header.incarnation => Look::Frame(frame),
+            (Found::Frame(frame), Some(header)) if frame.info.incarnation > header.incarnation => {
+                Look::LaterFrame(frame)
+            }
             (_, Some(header)) => Look::Segment(header),
             (Found::Frame(frame), None) => Look::Frame(frame),
             (Found::End(end), None) => Look::End(end),
@@ -166,12 +192,10 @@ impl Walk {
         let header_bytes = match frame::header_bytes_of(&first_block) {
             Ok(bytes) => bytes,
             Err(FormatError::Magic { .. }) => return Found::End(End::Nothing),
-            Err(error) => return Found::End(End::Torn(error.to_string())),
+            Err(error) => return Found::End(End::torn(error.to_string())),
         };
         if header_bytes as u64 > left {
-            return Found::End(End::Torn(
-                "its header is longer than what is left of its segment".to_owned(),
-            ));
+            return Found::End(End::torn("its header is longer than what is left of its segment"));
         }
         let Some(bytes) = self.buffered(open.cursor, header_bytes) else {
             return self.not_read(open.cursor, header_bytes);
@@ -180,25 +204,26 @@ impl Walk {
         match frame::decode(&Bytes::copy_from_slice(&bytes)) {
             Ok(frame) => self.judge(context, open, frame, left),
             Err(error) if error.is_newer() => Found::Unsupported(error),
-            Err(error) => Found::End(End::Torn(error.to_string())),
+            Err(error) => Found::End(End::torn(error.to_string())),
         }
     }
 
     /// A valid frame: is it the next one of this log?
     fn judge(&self, context: &Context<'_>, open: &OpenSegment, frame: Frame, left: u64) -> Found {
         let (at, info) = (&self.trail.at, &frame.info);
-        let is_next = info.disk == context.disk
-            && info.block == open.cursor / BLOCK_BYTES
-            && info.segment_epoch == open.epoch
+        if info.disk != context.disk || info.block != open.cursor / BLOCK_BYTES {
+            return Found::End(End::NotNext(Row::Stranger));
+        }
+        let is_next = info.segment_epoch == open.epoch
             && info.sequence == at.sequence
             && info.previous_chain == at.chain
             && info.incarnation >= at.incarnation;
         if !is_next {
-            return Found::End(End::Nothing);
+            return Found::End(End::NotNext(Row::Leftover));
         }
         let length = (u64::from(frame.header_blocks) + u64::from(info.payload_blocks)) * BLOCK_BYTES;
         if length > left {
-            return Found::End(End::Torn("it is longer than what is left of its segment".to_owned()));
+            return Found::End(End::torn("it is longer than what is left of its segment"));
         }
         Found::Frame(frame)
     }

@@ -14,7 +14,7 @@ use cairn_format::checksum::block_crcs;
 use cairn_format::entry::{BlockCrcs, EntryHeader};
 use cairn_format::superblock::Geometry;
 
-use super::recovery::{LogRead, Outcome, RecoveredRecord, Recovery, RecoverySink};
+use super::recovery::{LogRead, Outcome, RecoveredRecord, Recovery, RecoverySink, Rows};
 use super::{LogSettings, LogTail, LogWrite, LogWriter, Record, Ticket};
 use crate::event::{DiskFault, GroupSpec, IoId, Member};
 
@@ -114,6 +114,12 @@ impl RecoverySink for Collected {
 
 /// Runs recovery to its end.
 pub(super) fn recover(disk: &TestDisk, geometry: &Geometry) -> (Outcome, Vec<RecoveredRecord>) {
+    let (outcome, records, _) = recover_by_rows(disk, geometry);
+    (outcome, records)
+}
+
+/// The same, and the rows of the decision table that it reports.
+pub(super) fn recover_by_rows(disk: &TestDisk, geometry: &Geometry) -> (Outcome, Vec<RecoveredRecord>, Rows) {
     let mut recovery = Recovery::new(DISK, *geometry);
     let mut sink = Collected::default();
     let mut next_io = 0;
@@ -129,7 +135,7 @@ pub(super) fn recover(disk: &TestDisk, geometry: &Geometry) -> (Outcome, Vec<Rec
         assert!(read.offset.is_multiple_of(BLOCK_BYTES) && read.length.is_multiple_of(BLOCK_SIZE) && read.length > 0);
         let result = disk.read(read.offset, read.length);
         if let Some(outcome) = recovery.completed(read.io, result, &mut io_ids, &mut reads, &mut sink) {
-            return (outcome, sink.0);
+            return (outcome, sink.0, recovery.rows());
         }
     }
     panic!("recovery neither ended nor asked for anything");
@@ -320,6 +326,11 @@ impl Rig {
 
     pub(super) fn recover(&self) -> (Outcome, Vec<RecoveredRecord>) {
         recover(&self.disk, &self.geometry)
+    }
+
+    /// The rows of the decision table that a recovery meets.
+    pub(super) fn rows(&self) -> Rows {
+        recover_by_rows(&self.disk, &self.geometry).2
     }
 
     /// Recovers, checks that what is found is what was pushed, all that was durable included, and goes on from there.

@@ -6,8 +6,8 @@ use cairn_api::units::BLOCK_BYTES;
 use cairn_format::frame::{self, FrameInfo};
 use cairn_format::segment::{HeadKind, SegmentHeader};
 
-use super::{DISK, Rig, recover, tail_of};
-use crate::log::recovery::Outcome;
+use super::{DISK, Rig, recover_by_rows, tail_of};
+use crate::log::recovery::{Outcome, Row, Rows};
 use crate::log::{LogTail, LogWriter};
 
 /// A log whose `count` entries of one block are each in a durable frame of its own; gives the frames' offsets.
@@ -30,6 +30,10 @@ fn lost(outcome: &Outcome) -> (u64, &str) {
     }
 }
 
+fn rows(rows: &[Row]) -> Rows {
+    rows.iter().copied().collect()
+}
+
 #[test]
 fn a_disk_that_was_never_written_is_clean() {
     let rig = Rig::new(4);
@@ -37,6 +41,7 @@ fn a_disk_that_was_never_written_is_clean() {
     assert!(matches!(outcome, Outcome::Clean { .. }));
     assert!(records.is_empty());
     assert_eq!(tail_of(&outcome), LogTail::empty(DISK, &rig.geometry));
+    assert_eq!(rig.rows(), rows(&[Row::Nothing]));
 }
 
 #[test]
@@ -49,6 +54,7 @@ fn a_log_that_stopped_in_order_is_clean() {
     assert_eq!((summary.frames, summary.entries, summary.segments), (6, 5, 1));
     assert_eq!(tail.next_sequence, 7);
     assert_eq!(tail.incarnation, 2);
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::WholeUnvouched, Row::Nothing]));
 }
 
 #[test]
@@ -63,6 +69,10 @@ fn a_segment_that_continues_the_log_is_followed() {
         panic!("not clean: {outcome:?}")
     };
     assert_eq!((summary.entries, summary.segments), (5, 5));
+    assert_eq!(
+        rig.rows(),
+        rows(&[Row::Whole, Row::WholeUnvouched, Row::Continued, Row::Nothing])
+    );
 }
 
 #[test]
@@ -90,6 +100,7 @@ fn a_header_whose_records_are_torn_is_cut() {
     let outcome = rig.restart();
     assert!(matches!(&outcome, Outcome::TornTail { sequence: 5, reason, .. } if reason.contains("checksum")));
     assert_eq!(rig.pushed.len(), 3);
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::WholeUnvouched, Row::TornHeader]));
 }
 
 #[test]
@@ -101,6 +112,7 @@ fn payload_that_nobody_vouches_for_is_checked() {
     let outcome = rig.restart();
     assert!(matches!(&outcome, Outcome::TornTail { sequence: 5, reason, .. } if reason.contains("payload")));
     assert_eq!(rig.pushed.len(), 3);
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::TornPayload]));
 }
 
 #[test]
@@ -112,6 +124,7 @@ fn a_frame_that_reached_the_disk_whole_stands_though_nobody_heard_of_it() {
     let outcome = rig.restart();
     assert!(matches!(outcome, Outcome::Clean { .. }));
     assert_eq!(rig.pushed.len(), 4);
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::WholeUnvouched, Row::Nothing]));
 }
 
 #[test]
@@ -126,6 +139,7 @@ fn a_later_frame_that_vouches_only_for_those_before_proves_nothing() {
     assert!(matches!(outcome, Outcome::TornTail { sequence: 5, .. }), "{outcome:?}");
     assert_eq!(rig.pushed.len(), 3);
     assert_eq!(tail_of(&outcome).incarnation, 2);
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::WholeUnvouched, Row::Overtaken]));
 }
 
 #[test]
@@ -137,6 +151,7 @@ fn a_missing_frame_that_a_later_one_vouches_for_was_lost() {
         let (sequence, evidence) = lost(&outcome);
         assert_eq!(sequence, 3);
         assert!(evidence.contains("durable before it was written"), "{evidence}");
+        assert!(rig.rows().contains(Row::LostByFrame), "{}", rig.rows());
     }
 }
 
@@ -146,6 +161,7 @@ fn a_damaged_header_that_a_later_frame_vouches_for_was_lost() {
     rig.disk.flip(offsets[2] + 100, 4);
     let (outcome, _) = rig.recover();
     assert_eq!(lost(&outcome).0, 4);
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::LostByFrame]));
 }
 
 #[test]
@@ -155,6 +171,7 @@ fn damaged_payload_that_a_later_frame_vouches_for_is_left_to_its_readers() {
     let (outcome, records) = rig.recover();
     assert!(matches!(outcome, Outcome::Clean { .. }));
     assert_eq!(records.len(), 4);
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::WholeUnvouched, Row::Nothing]));
 }
 
 #[test]
@@ -172,6 +189,7 @@ fn a_segment_header_vouches_too() {
     let (sequence, evidence) = lost(&outcome);
     assert_eq!(sequence, 2);
     assert!(evidence.contains("header of segment 2"), "{evidence}");
+    assert_eq!(rig.rows(), rows(&[Row::Continued, Row::LostByHeader]));
 }
 
 #[test]
@@ -199,6 +217,7 @@ fn a_lost_header_of_the_last_segment_is_noticed_by_its_frames() {
     let (sequence, evidence) = lost(&outcome);
     assert_eq!(sequence, 2);
     assert!(evidence.contains("frame"), "{evidence}");
+    assert_eq!(rig.rows(), rows(&[Row::LostSegmentHeader]));
 }
 
 #[test]
@@ -279,6 +298,7 @@ fn what_cannot_be_read_counts_as_bad_and_the_log_moves_on() {
     };
     assert!(reason.contains("Input/output error"));
     assert_eq!(records.len(), 2);
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::WholeUnvouched, Row::Unreadable]));
     assert_eq!(tail.open, None, "not into the segment that cannot be read");
     // It becomes readable again: the log has gone on without it, and stays so.
     rig.writer = LogWriter::new(DISK, rig.geometry, tail.clone());
@@ -297,6 +317,7 @@ fn an_unreadable_frame_that_a_later_one_vouches_for_was_lost() {
     let (mut rig, offsets) = with_frames(4);
     rig.disk.make_unreadable(offsets[1]);
     assert_eq!(lost(&rig.recover().0).0, 3);
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::UnreadableLost]));
 }
 
 #[test]
@@ -339,6 +360,7 @@ fn a_disk_shorter_than_its_superblock_says_is_refused_by_name() {
         ),
         "{outcome:?}"
     );
+    assert_eq!(rig.rows(), rows(&[Row::DiskTooShort]));
 }
 
 #[test]
@@ -373,6 +395,7 @@ fn what_another_disk_or_format_left_behind_means_nothing() {
     }
     let (outcome, _) = rig.recover();
     assert!(matches!(outcome, Outcome::Clean { .. }), "{outcome:?}");
+    assert_eq!(rig.rows(), rows(&[Row::Stranger, Row::Nothing]));
     rig.push_entry(3);
     rig.settle();
     rig.restart();
@@ -400,6 +423,7 @@ fn an_image_of_a_frame_in_somebodys_payload_means_nothing() {
     rig.disk.write(offsets[1] + 4 * BLOCK_BYTES, &image, |_| true);
     let (outcome, _) = rig.recover();
     assert!(!matches!(outcome, Outcome::LostAcknowledged { .. }), "{outcome:?}");
+    assert!(rig.rows().contains(Row::Stranger), "{}", rig.rows());
 }
 
 #[test]
@@ -424,7 +448,8 @@ fn a_record_of_a_newer_build_is_never_taken_for_torn() {
     header[8..12].copy_from_slice(&crc.to_le_bytes());
     let mut disk = rig.disk.clone();
     disk.write(open.cursor, &Bytes::from(header), |_| true);
-    let (outcome, _) = recover(&disk, &rig.geometry);
+    let (outcome, _, rows) = recover_by_rows(&disk, &rig.geometry);
+    assert!(rows.contains(Row::NewerBuild), "{rows}");
     assert!(
         matches!(outcome, Outcome::Unsupported { offset, .. } if offset == open.cursor),
         "{outcome:?}"
@@ -464,11 +489,13 @@ fn a_frame_that_differs_in_one_thing_is_not_the_next_one() {
     let tail = tail_of(&rig.recover().0);
     let open = tail.open.unwrap();
     let next = next_frame(&tail);
-    let sequence_of = |info: &FrameInfo| {
+    let recovered = |info: &FrameInfo| {
         let mut disk = rig.disk.clone();
         disk.write(open.cursor, &frame::encode(info, &[]).0, |_| true);
-        tail_of(&recover(&disk, &rig.geometry).0).next_sequence
+        let (outcome, _, rows) = recover_by_rows(&disk, &rig.geometry);
+        (tail_of(&outcome).next_sequence, rows)
     };
+    let sequence_of = |info| recovered(info).0;
     assert_eq!(sequence_of(&next), tail.next_sequence + 1, "the right one is accepted");
     let one_of_the_past = FrameInfo {
         incarnation: tail.incarnation - 1,
@@ -502,7 +529,11 @@ fn a_frame_that_differs_in_one_thing_is_not_the_next_one() {
             ..next
         },
     ] {
-        assert_eq!(sequence_of(&wrong), tail.next_sequence, "{wrong:?}");
+        let (sequence, rows) = recovered(&wrong);
+        assert_eq!(sequence, tail.next_sequence, "{wrong:?}");
+        let is_ours = wrong.disk == DISK && wrong.block == next.block;
+        let row = if is_ours { Row::Leftover } else { Row::Stranger };
+        assert!(rows.contains(row), "{wrong:?}: {rows}");
     }
 }
 
@@ -519,6 +550,7 @@ fn the_log_never_goes_back_to_an_earlier_opening() {
     rig.disk
         .write(tail.open.unwrap().cursor, &frame::encode(&earlier, &[]).0, |_| true);
     assert_eq!(tail_of(&rig.recover().0).next_sequence, tail.next_sequence);
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::WholeUnvouched, Row::Leftover]));
 }
 
 #[test]
@@ -553,6 +585,10 @@ fn a_frame_of_a_later_opening_stands_against_a_segment_that_was_given_up() {
         (found.open.unwrap().segment, found.next_sequence),
         (0, tail.next_sequence + 1)
     );
+    assert_eq!(
+        rig.rows(),
+        rows(&[Row::Whole, Row::LaterOpening, Row::WholeUnvouched, Row::Nothing])
+    );
 }
 
 #[test]
@@ -565,6 +601,7 @@ fn two_lost_segment_headers_are_noticed_by_the_frames_of_the_second() {
     rig.disk.flip(rig.geometry.segment_offset(1) + 50, 1);
     rig.disk.flip(rig.geometry.segment_offset(2) + 50, 1);
     assert_eq!(lost(&rig.recover().0).0, 2);
+    assert_eq!(rig.rows(), rows(&[Row::LostSegmentHeader]));
 }
 
 #[test]

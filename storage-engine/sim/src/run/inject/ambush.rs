@@ -2,6 +2,8 @@
 //! microseconds long, and no random time would hit them.
 
 use cairn_api::ids::GroupId;
+use cairn_core::event::IoId;
+use cairn_history::content::SECTOR;
 
 use crate::cluster::{MICROSECOND, MILLISECOND};
 use crate::scenario::{Direction, Fault, Kind, Target};
@@ -15,6 +17,8 @@ pub(in super::super) struct Ambushes {
     vote: Option<Vote>,
     append: Option<Append>,
     transfer: Option<Transfer>,
+    late: Option<Write>,
+    torn: Option<Write>,
 }
 
 /// Waits for a vote to be granted.
@@ -36,6 +40,13 @@ struct Transfer {
     group: GroupId,
     until: u64,
     cut: u64,
+}
+
+/// Waits for a node to write something of a kind.
+struct Write {
+    node: usize,
+    until: u64,
+    down: u64,
 }
 
 impl Run<'_> {
@@ -65,6 +76,12 @@ impl Run<'_> {
                     down: down_us * MICROSECOND,
                 });
             }
+            Fault::LateAmbush { node, for_us, down_us } => {
+                self.ambushes.late = Some(self.write_ambush(node, for_us, down_us)?);
+            }
+            Fault::TornAmbush { node, for_us, down_us } => {
+                self.ambushes.torn = Some(self.write_ambush(node, for_us, down_us)?);
+            }
             Fault::TransferTrap { volume, to, for_us } => {
                 self.hand_over(volume, to)?;
                 self.ambushes.transfer = Some(Transfer {
@@ -84,6 +101,14 @@ impl Run<'_> {
             _ => {}
         }
         None
+    }
+
+    fn write_ambush(&self, node: Target, for_us: u64, down_us: u64) -> Option<Write> {
+        Some(Write {
+            node: self.running(node)?,
+            until: self.cluster.now + for_us * MICROSECOND,
+            down: down_us * MICROSECOND,
+        })
     }
 
     /// Cuts the leader off from all but one follower, and a while later from that one too, which is restarted at the same
@@ -216,6 +241,47 @@ impl Run<'_> {
             self.partition(&[leader], Direction::In, ambush.cut);
             let volume = usize::try_from(group.get() - GroupId::FIRST_VOLUME.get()).unwrap_or_default();
             self.agenda.plan(now, Act::Away { volume, node: leader });
+        }
+    }
+    /// A node has begun a segment: it loses power, and its disk keeps to itself what was in flight.
+    pub(in super::super) fn on_segment_begun(&mut self, node: usize) {
+        let now = self.cluster.now;
+        if self.must_keep_power(node) {
+            return;
+        }
+        let Some(ambush) = self.ambushes.late.take_if(|ambush| ambush.node == node) else {
+            return;
+        };
+        if now <= ambush.until {
+            self.cluster.nodes[node].disk.hold_back();
+            self.crash(node, ambush.down);
+        }
+    }
+
+    /// A node writes a frame with a long header: it loses power, and the header is torn.
+    pub(in super::super) fn on_long_header(&mut self, node: usize, io: IoId, header_at: u64) {
+        if self.must_keep_power(node) {
+            return;
+        }
+        let Some(ambush) = self.ambushes.torn.take_if(|ambush| ambush.node == node) else {
+            return;
+        };
+        if self.cluster.now <= ambush.until && self.cluster.nodes[node].is_running() {
+            self.cluster.nodes[node].disk.cut_short(io, header_at + SECTOR as u64);
+            self.count(Kind::TornAmbush);
+            self.crash(node, ambush.down);
+        }
+    }
+
+    /// A node serves: what its disk has held back since before gets there now, and soon nobody will remember.
+    pub(in super::super) fn on_recovered(&mut self, node: usize) {
+        let has_landed = self.cluster.nodes[node].disk.land();
+        if has_landed && !self.is_healing {
+            self.count(Kind::LateAmbush);
+            let life = self.cluster.nodes[node].life;
+            let at = self.cluster.now + self.rng.below(MILLISECOND);
+            let down = self.rng.between(MILLISECOND, 100 * MILLISECOND);
+            self.agenda.plan(at, Act::Crash { node, life, down });
         }
     }
 }

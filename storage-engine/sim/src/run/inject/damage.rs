@@ -1,6 +1,7 @@
 //! Damage to disks, as far as the fault atlas permits it.
 
 use crate::atlas::WRITES_TO_VOUCH;
+use crate::cluster::MICROSECOND;
 use crate::disk::Lie;
 use crate::scenario::Fault;
 
@@ -23,6 +24,7 @@ impl Run<'_> {
             Fault::Phantom { node } => self.lie(self.running(node)?, Lie::Phantom),
             Fault::Misdirected { node, by } => self.lie(self.running(node)?, Lie::Misdirected(by)),
             Fault::Wipe { node } => self.wipe(self.resolve(node)?),
+            Fault::Shrink { node, down_us } => self.shrink(self.resolve(node)?, down_us * MICROSECOND),
             _ => None,
         }
     }
@@ -67,6 +69,20 @@ impl Run<'_> {
             self.cluster.crash(node);
             self.bury(node, life);
         }
+        Some(())
+    }
+
+    /// Recovery refuses a disk that is too short, so that it may lose power even if it has lied.
+    fn shrink(&mut self, node: usize, down: u64) -> Option<()> {
+        if self.lost.contains(&node) || !self.atlas.damage(node) {
+            return None;
+        }
+        if self.cluster.nodes[node].is_running() {
+            let life = self.cluster.nodes[node].life;
+            self.cluster.crash(node);
+            self.after_death(node, life, down);
+        }
+        self.cluster.nodes[node].disk.shrink();
         Some(())
     }
 

@@ -70,13 +70,16 @@ impl Run<'_> {
             | Fault::BadSectors { .. }
             | Fault::Phantom { .. }
             | Fault::Misdirected { .. }
-            | Fault::Wipe { .. } => self.damage(fault),
+            | Fault::Wipe { .. }
+            | Fault::Shrink { .. } => self.damage(fault),
             Fault::VoteAmbush { .. }
             | Fault::LeaderAmbush { .. }
             | Fault::TransferTrap { .. }
             | Fault::RestartTrap { .. }
             | Fault::LeaseTrap { .. }
-            | Fault::ResendTrap { .. } => self.lay_ambush(fault),
+            | Fault::ResendTrap { .. }
+            | Fault::LateAmbush { .. }
+            | Fault::TornAmbush { .. } => self.lay_ambush(fault),
             Fault::Transfer { .. }
             | Fault::Burst { .. }
             | Fault::TrimStorm { .. }

@@ -53,7 +53,7 @@ impl Run<'_> {
         Some(())
     }
 
-    fn crash(&mut self, node: usize, down: u64) -> Option<()> {
+    pub(super) fn crash(&mut self, node: usize, down: u64) -> Option<()> {
         if !self.cluster.nodes[node].is_running() || self.must_keep_power(node) {
             return None;
         }
@@ -80,7 +80,7 @@ impl Run<'_> {
         Some(())
     }
 
-    fn after_death(&mut self, node: usize, life: u64, down: u64) {
+    pub(super) fn after_death(&mut self, node: usize, life: u64, down: u64) {
         self.bury(node, life);
         self.draining.remove(&node);
         if self.failing.remove(&node).is_some() {
