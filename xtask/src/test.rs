@@ -101,6 +101,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if wanted(Part::Chaos) {
         steps.run("every fault at random, three minutes", |counts| suite("chaos", counts));
     }
+    simulate(&mut steps, wanted);
+    if wanted(Part::Deny) {
+        deny(&mut steps);
+    }
+    steps.finish()
+}
+
+/// Clusters in simulation, sound ones and such with seeded faults.
+fn simulate(steps: &mut Steps, wanted: impl Fn(Part) -> bool) {
     if wanted(Part::Sim) {
         steps.run("simulation", |counts| {
             let mut args = sim::BUILD_AND_RUN.to_vec();
@@ -127,10 +136,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             cargo(&args, counts)
         });
     }
-    if wanted(Part::Deny) {
-        deny(&mut steps);
-    }
-    steps.finish()
 }
 
 fn cargo(args: &[&str], counts: &mut Counts) -> Result<Report> {

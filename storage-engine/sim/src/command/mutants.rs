@@ -86,7 +86,7 @@ fn fate_of(mutation: Mutation, arguments: &Arguments, seeds_max: u64) -> Fate {
         took: Duration::ZERO,
         caught: None,
     };
-    let known = known_seed(mutation).filter(|_| arguments.known);
+    let known = arguments.known.then(|| known_seed(mutation));
     let mut seeds = known.into_iter().chain(arguments.start..);
     while fate.caught.is_none() && fate.seeds < seeds_max {
         let Some(seed) = seeds.next() else { break };

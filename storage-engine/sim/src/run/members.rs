@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cairn_api::ids::ReplicaId;
 use cairn_core::event::{Command, CommandError, CommandId, CommandReply, GroupStatus, Member, MemberChange};
+use cairn_core::membership::Membership;
 
 use crate::cluster::{MILLISECOND, SECOND, disk_id, node_id};
 use crate::scenario::Kind;
@@ -58,6 +59,8 @@ pub(super) struct Replacement {
     asked: Option<Asked>,
     /// Voters that have settled the removal.
     aware: BTreeSet<usize>,
+    /// The members after it.
+    present: Option<Membership>,
     /// The last answer that was none.
     refusal: String,
 }
@@ -153,6 +156,7 @@ impl Run<'_> {
             step: Step::Create,
             asked: None,
             aware: BTreeSet::new(),
+            present: None,
             refusal: String::new(),
         });
         self.agenda.plan(self.cluster.now, Act::Administer(volume));
@@ -168,6 +172,7 @@ impl Run<'_> {
         let is_over = change.step == Step::Retire && self.lost.contains(&change.old_node);
         if is_over || change.step == Step::Retire && change.asked.is_none() && self.is_dropped(volume, &change) {
             self.count(Kind::Replace);
+            self.tell_members(volume, change.present);
             return;
         }
         if !is_waiting && let Some((node, command)) = self.next_command(volume, &change) {
@@ -179,6 +184,21 @@ impl Run<'_> {
         self.replacements[volume] = Some(change);
         let at = self.cluster.now + self.rng.between(5 * MILLISECOND, 150 * MILLISECOND);
         self.agenda.plan(at, Act::Administer(volume));
+    }
+
+    /// Gateways that asked none of those who stay meanwhile know only replicas that are gone: the control plane tells them.
+    fn tell_members(&mut self, volume: usize, present: Option<Membership>) {
+        let Some(present) = present else { return };
+        for node in 0..self.scenario.nodes {
+            if self.cluster.nodes[node].recovered.is_some() {
+                let command = Command::UpdateMembers {
+                    group: group_of(volume),
+                    revision: present.revision,
+                    voters: present.voters.clone(),
+                };
+                self.cluster.start_command(node, command);
+            }
+        }
     }
 
     fn is_dropped(&self, volume: usize, change: &Replacement) -> bool {
@@ -240,12 +260,13 @@ impl Run<'_> {
                 Step::Retire
             }
             Step::Retire => {
-                let is_aware = status(reply).is_some_and(|status| {
+                let is_aware = |status: &GroupStatus| {
                     let members = &status.membership;
                     members.was_removed(change.old.replica) && status.settled >= members.revision
-                });
-                if is_aware {
+                };
+                if let Some(status) = status(reply).filter(is_aware) {
                     change.aware.insert(node);
+                    change.present = Some(status.membership);
                 }
                 Step::Retire
             }
