@@ -135,6 +135,7 @@ impl Gateway {
         let Some(asked) = self.attachment.asked.take() else {
             return;
         };
+        self.note_answer(asked.to, &result);
         match result {
             GatewayResult::Attached { epoch } => {
                 self.attachment.epoch = Some(epoch);

@@ -33,7 +33,12 @@ impl Gateway {
                     self.attachment.doubt();
                 }
             }
-            result => self.end_part(shared, part, result),
+            result => {
+                if let Some(sent) = self.parts.get(&part).and_then(|part| part.sent) {
+                    self.note_answer(sent.to, &result);
+                }
+                self.end_part(shared, part, result);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cairn_api::ids::{DiskId, Epoch, LogIndex, ReplicaId};
-use cairn_format::peer::{AttachMode, GatewayOp, GatewayRequest, PeerMessage};
+use cairn_format::peer::{AttachMode, GatewayOp, GatewayRequest, GatewayResult, PeerMessage};
 
 use super::plan::Piece;
 use super::{Gateway, PartKind, Sent, local_voter};
@@ -132,6 +132,17 @@ impl Gateway {
         let guessed = self.voters.get(self.route.guess % count);
         if guessed.is_some_and(|member| member.replica == asked) {
             self.route.guess += 1;
+        }
+    }
+
+    /// Only a leader does what it is asked: a guess that was right is known to be.
+    pub(super) fn note_answer(&mut self, asked: ReplicaId, result: &GatewayResult) {
+        let is_done = matches!(
+            result,
+            GatewayResult::Done | GatewayResult::Read(_) | GatewayResult::Status(_) | GatewayResult::Attached { .. }
+        );
+        if is_done && self.route.leader.is_none() {
+            self.route.leader = Some(asked);
         }
     }
 

@@ -340,10 +340,24 @@ impl Group {
         if waiting.missing == 0
             && let Some(done) = self.fetches.remove(&fetch)
         {
-            // If the read failed there is nothing to go on with; raft-rs asks again after the next heartbeat.
             if self.node.store().fetched(done.request.low).is_some() {
                 self.node.on_entries_fetched(done.request.context);
+            } else {
+                self.give_way(shared);
             }
+        }
+    }
+
+    /// What a follower lacks cannot be read back here. Payload is fetched from a peer, a frame's header is not: a replica
+    /// that has the entries leads on, and sends them. If there is none raft-rs asks again after the next heartbeat.
+    fn give_way(&mut self, shared: &mut Shared) {
+        if !self.is_leader() {
+            return;
+        }
+        if let Some(successor) = self.successor(shared)
+            && self.transfer(shared, successor)
+        {
+            tracing::warn!(group = %self.spec.group, %successor, "old entries are lost here: another replica is to lead");
         }
     }
 }

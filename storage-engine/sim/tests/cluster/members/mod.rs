@@ -332,3 +332,83 @@ fn a_group_grows_and_shrinks() {
         scene.verify();
     }
 }
+
+/// Once the old replica is dropped nobody else can tell the new one that the removal is committed: it must know by itself.
+#[test]
+fn a_volume_of_one_that_moved_comes_back_from_a_restart_alone() {
+    for seed in 920..924 {
+        let mut scene = Scene::with(
+            Setup {
+                nodes: 3,
+                ..Setup::new(seed)
+            },
+            1,
+        );
+        scene.join(newcomer(2, 1));
+        scene.change(MemberChange::AddLearner(newcomer(2, 1)));
+        scene.await_caught_up(ReplicaId(2));
+        scene.load.drain(&mut scene.cluster, 20 * SECOND);
+        let client = scene.load.clients.len() - 1;
+        scene.load.close(&mut scene.cluster, client);
+        // Nothing is written any more that would carry the commit index to the disk.
+        scene.change(MemberChange::Promote(ReplicaId(2)));
+        scene.change(MemberChange::Remove(ReplicaId(1)));
+        let mut is_settled = false;
+        for _ in 0..200 {
+            let status = scene.cluster.status(1, VOLUME);
+            is_settled = status.membership.was_removed(ReplicaId(1)) && status.settled >= status.membership.revision;
+            if is_settled {
+                break;
+            }
+            scene.cluster.run(Duration::from_millis(10));
+        }
+        assert!(is_settled, "the removal is not settled within 2 s");
+        assert_eq!(
+            scene.cluster.command(0, Command::DropGroup(VOLUME)),
+            Ok(CommandReply::Done)
+        );
+        scene.cluster.crash(1);
+        scene.cluster.start(1);
+        scene.cluster.settle_start();
+        assert_eq!(scene.voters(), [2], "seed {seed}");
+    }
+}
+
+/// Each of several refusals by one member used to move the guess on, and three of them moved it around to the same member.
+#[test]
+fn a_gateway_whose_own_replica_is_gone_asks_the_others() {
+    for requests in 1..6 {
+        let mut scene = Scene::new(930, 5);
+        scene.replace(1, newcomer(4, 3));
+        scene.load.drain(&mut scene.cluster, 20 * SECOND);
+        let client = scene.load.clients.len() - 1;
+        scene.load.close(&mut scene.cluster, client);
+        scene.cluster.run(Duration::from_secs(1));
+        assert_eq!(
+            scene.cluster.command(0, Command::DropGroup(VOLUME)),
+            Ok(CommandReply::Done)
+        );
+        // It is opened as it was created: the first member that it knows is its own node's.
+        let device = scene.cluster.open(0, &scene.spec.clone());
+        let write = cairn_api::block::BlockOp::Write {
+            offset: 0,
+            data: vec![7; 4096].into(),
+        };
+        let mut tags = vec![scene.cluster.submit(0, device, write)];
+        for block in 1..=requests {
+            let read = cairn_api::block::BlockOp::Read {
+                offset: block * 4096,
+                length: 4096,
+            };
+            tags.push(scene.cluster.submit(0, device, read));
+        }
+        for tag in tags {
+            let replied = scene.cluster.run_until(Duration::from_secs(10), |cluster| {
+                cluster.nodes[0].replies.contains_key(&(device, tag))
+            });
+            assert!(replied, "{requests} reads beside a write: no reply to {tag:?}");
+            let reply = scene.cluster.take_reply(0, device, tag);
+            assert!(matches!(reply, Some(Ok(_))), "{reply:?}");
+        }
+    }
+}
