@@ -76,6 +76,7 @@ pub(crate) fn volume(name: &str, size_bytes: u64, replicas: u32) -> Volume {
             holder: String::new(),
             allocated_bytes: 12 << 20,
             leader_replica_id: 11,
+            members_revision: 0,
         }),
     };
     let mut volume = Volume {
@@ -103,6 +104,7 @@ pub(crate) fn member() -> Fake {
             status(spec("3"), false),
         ],
         volumes: Vec::new(),
+        replacements: Vec::new(),
     };
     Fake::start(State {
         node: node("1"),

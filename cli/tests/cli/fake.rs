@@ -24,6 +24,10 @@ pub(crate) struct State {
     pub(crate) not_now: u32,
     /// Every `InitCluster` that arrived.
     pub(crate) inits: Vec<InitClusterRequest>,
+    /// Every `JoinCluster` that arrived.
+    pub(crate) joins: Vec<JoinClusterRequest>,
+    /// The replacement that was asked for. Each look at it moves one group.
+    pub(crate) replacement: Option<Replacement>,
 }
 
 /// A fake that serves until it is dropped.
@@ -102,9 +106,56 @@ impl Control for Service {
                 .map(|spec| crate::engines::status(spec.clone(), true))
                 .collect(),
             volumes: Vec::new(),
+            replacements: Vec::new(),
         };
         state.inits.push(request);
         Ok(Response::new(InitClusterReply {}))
+    }
+
+    async fn join_cluster(&self, request: Request<JoinClusterRequest>) -> Answer<JoinClusterReply> {
+        self.enter()?.joins.push(request.into_inner());
+        Ok(Response::new(JoinClusterReply {}))
+    }
+
+    async fn replace_disk(&self, request: Request<ReplaceDiskRequest>) -> Answer<Replacement> {
+        let mut state = self.enter()?;
+        let request = request.into_inner();
+        let begun = Replacement {
+            old_disk_id: request.old_disk_id,
+            new_disk_id: request.new_disk_id,
+            old_node: "3".to_owned(),
+            new_node: "4".to_owned(),
+            groups: 3,
+            items: vec![ReplacementItem {
+                volume_id: 7,
+                volume: "data".to_owned(),
+                old_replica_id: 13,
+                new_replica_id: 20,
+                step: "catch-up".to_owned(),
+                entries_held: 40,
+                entries_last: 100,
+            }],
+            ..Replacement::default()
+        };
+        Ok(Response::new(state.replacement.get_or_insert(begun).clone()))
+    }
+
+    async fn get_replacement(&self, _: Request<GetReplacementRequest>) -> Answer<Replacement> {
+        let mut state = self.enter()?;
+        let replacement = state
+            .replacement
+            .as_mut()
+            .ok_or_else(|| Status::not_found("no such replacement"))?;
+        replacement.groups_done = (replacement.groups_done + 1).min(replacement.groups);
+        replacement.done = replacement.groups_done == replacement.groups;
+        if replacement.done {
+            replacement.items.clear();
+        }
+        Ok(Response::new(replacement.clone()))
+    }
+
+    async fn advance_swap(&self, _: Request<AdvanceSwapRequest>) -> Answer<AdvanceSwapReply> {
+        Err(Status::unimplemented("the command never asks this"))
     }
 
     async fn get_cluster(&self, _: Request<GetClusterRequest>) -> Answer<ClusterStatus> {
@@ -129,6 +180,7 @@ impl Control for Service {
                 .filter_map(|node| node.spec.clone())
                 .collect(),
             volumes: state.volumes.values().cloned().collect(),
+            record: Vec::new(),
         }))
     }
 

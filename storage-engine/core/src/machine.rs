@@ -228,8 +228,9 @@ fn usable(config: &CoreConfig, outcome: Outcome) -> Result<(LogTail, LogSummary,
             sequence,
             evidence,
         } => Err(format!(
-            "disk {} has lost data that it had acknowledged: frame {sequence} in segment {segment}: {evidence}. Its \
-                 replicas will not vote; format the disk anew and let their peers rebuild them",
+            "disk {0} has lost data that it had acknowledged: frame {sequence} in segment {segment}: {evidence}. Its \
+                 replicas never vote again; let their peers rebuild them on another disk: `cairn disk replace {0} NEW`. \
+                 The same device will do, formatted anew",
             config.disk
         )),
         Outcome::Unsupported { offset, error } => Err(format!(

@@ -22,7 +22,7 @@ use crate::disks::{DiskBackend, DiskEvent, DiskSet, ask};
 use crate::engine::{Addresses, Engine};
 use crate::identity::{self, IdentityError};
 use crate::listen::{data, nbd};
-use crate::meta::group::{Meta, MetaLeader};
+use crate::meta::group::Meta;
 use crate::meta::store::{Store, StoreError};
 use crate::metrics::http;
 
@@ -312,22 +312,20 @@ async fn follow_disks(engine: Arc<Engine>, mut events: Events, fatal: mpsc::Send
                 }
                 engine.wake.notify_one();
             }
-            DiskEvent::MetaLeader { leader, is_local, .. } => {
+            DiskEvent::MetaLeader { disk, leader, is_local } => {
                 let member = leader.and_then(|replica| engine.meta.member(replica));
                 tracing::info!(
                     leader = member.as_ref().map(|member| engine.meta.view().node_name(member.node)),
                     is_local,
                     "the meta group's leader"
                 );
-                engine.meta.set_leader(MetaLeader { member, is_local });
+                engine.meta.note_leader(disk, leader, is_local);
             }
             DiskEvent::Failed(disk, reason) => {
                 tracing::error!(%disk, reason, "the disk failed");
                 engine.disks.fail(disk, &reason);
                 engine.metrics.disk_failed(disk);
-                if engine.meta.is_on(disk) {
-                    engine.meta.detach();
-                }
+                engine.meta.detach(disk);
                 if let Err(error) = require_disk(&engine.disks) {
                     let _ = fatal.send(error.to_string()).await;
                 }

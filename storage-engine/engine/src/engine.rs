@@ -1,5 +1,6 @@
 //! The engine's shared state: what its listeners, its control API and its background tasks work on together.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +66,8 @@ pub struct Engine {
     pub(crate) initialising: tokio::sync::Mutex<()>,
     /// The meta group's replica is made and attached once.
     pub(crate) attaching: tokio::sync::Mutex<()>,
+    /// The disk whose thread serves each volume that was used through this engine.
+    gateways: Mutex<BTreeMap<GroupId, DiskId>>,
     /// Control addresses of engines that have asked this one, the latest last.
     askers: Mutex<Vec<SocketAddr>>,
     identity: Mutex<Identity>,
@@ -92,6 +95,7 @@ impl Engine {
             wake: Notify::new(),
             initialising: tokio::sync::Mutex::new(()),
             attaching: tokio::sync::Mutex::new(()),
+            gateways: Mutex::default(),
             askers: Mutex::default(),
             identity: Mutex::new(identity),
             draining: AtomicBool::new(false),
@@ -225,14 +229,32 @@ impl Engine {
         }
     }
 
-    /// The disk that serves a frontend's connection to a volume: the one with the local replica, else a fixed one, so that
-    /// all connections to the volume share one gateway.
+    /// The disk that serves a frontend's connection to a volume: the one with the local replica, else a fixed one. Once
+    /// chosen it stays for as long as it serves, wherever the replica moves to: two gateways of one node would share its
+    /// attachment, and neither would know of the other's writes.
     pub fn disk_for(&self, volume: &crate::meta::VolumeRecord) -> Option<DiskId> {
         let serving: Vec<DiskId> = self.disks.serving().iter().map(|(disk, _)| *disk).collect();
-        let local = volume.replicas.iter().find(|replica| serving.contains(&replica.disk));
-        local
+        let mut gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = gateways.get(&volume.group).filter(|disk| serving.contains(disk));
+        if let Some(disk) = before {
+            return Some(*disk);
+        }
+        let view = self.meta.view();
+        let (given_up, staying): (Vec<DiskId>, Vec<DiskId>) =
+            serving.into_iter().partition(|disk| view.is_given_up(*disk));
+        let choice = if staying.is_empty() { given_up } else { staying };
+        let local = volume.replicas.iter().find(|replica| choice.contains(&replica.disk));
+        let disk = local
             .map(|replica| replica.disk)
-            .or_else(|| fixed_choice(&serving, volume.group))
+            .or_else(|| fixed_choice(&choice, volume.group))?;
+        gateways.insert(volume.group, disk);
+        Some(disk)
+    }
+
+    /// The volume is being deleted: nobody uses it any more.
+    pub fn forget_gateway(&self, group: GroupId) {
+        let mut gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
+        gateways.remove(&group);
     }
 
     /// The path at which the catalogue lives.

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use cairn_api::block::{DeviceInfo, FrontendSession};
 use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
-use cairn_core::event::{Command, CommandError, CommandReply, GroupSpec, GroupStatus, Member, RecoverySummary, Role};
+use cairn_core::event::{
+    Command, CommandError, CommandReply, GroupSpec, GroupStatus, Member, MemberChange, RecoverySummary, Role,
+};
 use cairn_core::membership::Membership;
 
 use crate::config::DiskConfig;
@@ -21,7 +23,8 @@ const SIZE_BYTES: u64 = 8 << 30;
 
 struct FakeDisk {
     label: DiskLabel,
-    groups: BTreeMap<GroupId, GroupSpec>,
+    /// The replica of each group on it.
+    groups: BTreeMap<GroupId, ReplicaId>,
     observer: Option<Arc<dyn DiskObserver>>,
     /// Commands of the meta group delivered so far; none before it was asked to.
     delivered: Option<usize>,
@@ -30,6 +33,10 @@ struct FakeDisk {
 #[derive(Default)]
 struct State {
     disks: BTreeMap<PathBuf, FakeDisk>,
+    /// Each group as it was created, and its members, which all replicas know at once.
+    specs: BTreeMap<GroupId, (GroupSpec, Membership)>,
+    /// Changes of members so far: the index of the next one.
+    changes: u64,
     log: Vec<Bytes>,
     broken: BTreeSet<PathBuf>,
 }
@@ -39,20 +46,52 @@ impl State {
         self.disks.values_mut().find(|disk| disk.label.disk == id).unwrap()
     }
 
-    /// The first member that runs, once a majority does.
-    fn leader(&self, spec: &GroupSpec) -> Option<Member> {
-        let runs = |member: &Member| {
+    /// The first voter that runs, once a majority does.
+    fn leader(&self, group: GroupId) -> Option<Member> {
+        let (_, membership) = self.specs.get(&group)?;
+        let runs = |member: &&Member| {
             self.disks.values().any(|disk| {
-                disk.label.disk == member.disk && disk.observer.is_some() && disk.groups.contains_key(&spec.group)
+                let has_it = disk.groups.get(&group) == Some(&member.replica);
+                disk.label.disk == member.disk && disk.observer.is_some() && has_it
             })
         };
-        let running: Vec<&Member> = spec.members.iter().filter(|member| runs(member)).collect();
-        (running.len() * 2 > spec.members.len()).then(|| *running[0])
+        let running: Vec<&Member> = membership.voters.iter().filter(runs).collect();
+        (running.len() * 2 > membership.voters.len()).then(|| *running[0])
     }
 
     fn meta_leader(&self) -> Option<Member> {
-        let spec = self.disks.values().find_map(|disk| disk.groups.get(&GroupId::META))?;
-        self.leader(spec)
+        self.leader(GroupId::META)
+    }
+
+    fn change_members(&mut self, id: DiskId, group: GroupId, change: MemberChange) -> CommandResult {
+        let leader = self.leader(group);
+        if leader.is_none_or(|leader| leader.disk != id) {
+            return Err(CommandError::NotLeader { leader });
+        }
+        self.changes += 1;
+        let index = LogIndex(1000 + self.changes);
+        let (_, members) = self.specs.get_mut(&group).unwrap();
+        members.revision = index;
+        match change {
+            MemberChange::AddLearner(member) if members.was_removed(member.replica) => {
+                return Err(CommandError::Refused("the number was used before".to_owned()));
+            }
+            MemberChange::AddLearner(member) => {
+                members.learners.push(member);
+                members.replica_last = member.replica;
+            }
+            MemberChange::Promote(replica) => {
+                let place = members.learners.iter().position(|member| member.replica == replica);
+                let member = members.learners.remove(place.unwrap());
+                members.voters.push(member);
+            }
+            MemberChange::Remove(replica) => {
+                members.voters.retain(|member| member.replica != replica);
+                members.learners.retain(|member| member.replica != replica);
+            }
+        }
+        self.tell_leader();
+        Ok(CommandReply::Done)
     }
 
     fn tell_leader(&self) {
@@ -87,9 +126,12 @@ impl State {
             return Err(CommandError::Refused("the thread has ended".to_owned()));
         }
         match command {
-            Command::CreateGroup { spec, .. } => {
+            Command::CreateGroup { spec, replica } => {
                 let group = spec.group;
-                self.disk(id).groups.insert(group, spec);
+                self.disk(id).groups.insert(group, replica);
+                let membership = Membership::of(&spec);
+                let (known, _) = self.specs.entry(group).or_insert_with(|| (spec.clone(), membership));
+                assert_eq!(*known, spec, "every replica is made as its group was created");
                 if group == GroupId::META {
                     self.tell_leader();
                 }
@@ -114,6 +156,8 @@ impl State {
                 self.deliver();
                 Ok(CommandReply::Done)
             }
+            Command::ChangeMembers { group, change } => self.change_members(id, group, change),
+            Command::UpdateMembers { .. } => Ok(CommandReply::Done),
             Command::Inspect => Ok(CommandReply::Groups(self.inspect(id))),
             Command::Detach { .. } | Command::HandOver => Ok(CommandReply::Done),
             other => Err(CommandError::Refused(format!("the fake does not know {other:?}"))),
@@ -129,15 +173,17 @@ impl State {
     }
 
     fn inspect(&mut self, id: DiskId) -> Vec<GroupStatus> {
-        let groups: Vec<GroupSpec> = self.disk(id).groups.values().cloned().collect();
+        let groups = self.disk(id).groups.clone();
         groups
             .into_iter()
-            .map(|spec| {
-                let leader = self.leader(&spec);
-                let own = spec.members.iter().find(|member| member.disk == id).unwrap().replica;
-                let leader: Option<ReplicaId> = leader.map(|leader| leader.replica);
+            .map(|(group, own)| {
+                let (spec, membership) = self.specs[&group].clone();
+                let leader: Option<ReplicaId> = self.leader(group).map(|leader| leader.replica);
+                let matched = membership.all().map(|member| (member.replica, LogIndex(1)));
                 GroupStatus {
-                    membership: Membership::of(&spec),
+                    matched: matched.collect(),
+                    settled: membership.revision,
+                    membership,
                     replica: own,
                     role: if leader == Some(own) {
                         Role::Leader
@@ -152,8 +198,6 @@ impl State {
                     epoch: Epoch(0),
                     holder: NodeId::NIL,
                     allocated_blocks: 0,
-                    matched: Vec::new(),
-                    settled: cairn_api::ids::LogIndex(0),
                     damage: cairn_core::event::DamageCounts::default(),
                     spec,
                 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cairn_api::control as api;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, ReplicaId};
-use cairn_core::event::{Command as CoreCommand, CommandReply, GroupSpec, Member};
+use cairn_core::event::{Command as CoreCommand, CommandReply, Member};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -133,7 +133,10 @@ pub async fn init(engine: &Arc<Engine>, request: &api::InitClusterRequest) -> Re
     }
     check_own(engine, &plan)?;
     check_repeated(engine, &plan)?;
-    if engine.meta.view().applied == LogIndex(0) {
+    // What an engine has kept of a cluster that it did not come to join does not count.
+    let view = engine.meta.view();
+    let is_other = view.cluster.as_ref().is_some_and(|cluster| cluster.id != plan.id);
+    if view.applied == LogIndex(0) || is_other {
         let mut provisional = Catalogue::default();
         let (_, changes) = decide(&provisional, &plan.command())
             .map_err(|refusal| Status::from(crate::meta::group::MetaError::from(refusal)))?;
@@ -150,7 +153,7 @@ pub async fn init(engine: &Arc<Engine>, request: &api::InitClusterRequest) -> Re
     Ok(())
 }
 
-fn claim(engine: &Engine, cluster: ClusterId) -> Result<(), Status> {
+pub(super) fn claim(engine: &Engine, cluster: ClusterId) -> Result<(), Status> {
     let refuse = |error: DiskError| Status::failed_precondition(error.to_string());
     let identity = engine.identity();
     engine.disks.claim(cluster, identity.node).map_err(refuse)?;
@@ -180,7 +183,7 @@ fn check_repeated(engine: &Engine, plan: &Plan) -> Result<(), Status> {
     let view = engine.meta.view();
     let known = view.cluster.as_ref().filter(|cluster| cluster.id == plan.id);
     match known {
-        Some(cluster) if cluster.members != plan.members => Err(Status::already_exists(format!(
+        Some(cluster) if cluster.meta_spec().members != plan.members => Err(Status::already_exists(format!(
             "engine '{}' has noted other members of the meta group for cluster {}: repeat the first request as it was",
             engine.config.name, plan.id
         ))),
@@ -218,7 +221,7 @@ fn check_own(engine: &Engine, plan: &Plan) -> Result<(), Status> {
     Ok(())
 }
 
-async fn wait_for_disks(engine: &Arc<Engine>) -> Result<(), Status> {
+pub(super) async fn wait_for_disks(engine: &Arc<Engine>) -> Result<(), Status> {
     let deadline = Instant::now() + DISKS_PATIENCE;
     while engine.phase() == Phase::Recovering {
         if Instant::now() >= deadline {
@@ -265,11 +268,7 @@ pub async fn ensure_meta_group(engine: &Arc<Engine>) -> Result<(), Status> {
             own.disk
         )));
     };
-    let spec = GroupSpec {
-        group: GroupId::META,
-        size_blocks: 0,
-        members: cluster.members.clone(),
-    };
+    let spec = cluster.meta_spec();
     let refuse = |error: crate::disks::AskError| Status::unavailable(format!("the meta group was not made: {error}"));
     let create = CoreCommand::CreateGroup {
         spec,
@@ -318,7 +317,7 @@ async fn attach(
         CommandReply::Groups(groups) => groups
             .into_iter()
             .find(|status| status.spec.group == GroupId::META)
-            .map(|status| status.membership.voters)
+            .map(|status| status.membership.all().copied().collect())
             .unwrap_or_default(),
         _ => Vec::new(),
     };

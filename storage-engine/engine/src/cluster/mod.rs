@@ -1,9 +1,14 @@
-//! This engine's part in the cluster: how it becomes a member ([`init`]), and how it keeps in line with the catalogue
-//! ([`reconcile`], [`peers`]).
+//! This engine's part in the cluster: how it becomes a member ([`init`], [`join`]), how it keeps in line with the catalogue
+//! ([`reconcile`], [`peers`]), and how replicas are succeeded by others ([`replace`], [`succeed`]).
 
 pub mod init;
+pub mod join;
 pub mod peers;
 pub mod reconcile;
+mod replace;
+mod succeed;
 
+#[cfg(test)]
+mod replace_tests;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
 //! Brings this engine in line with the catalogue: makes the replicas that belong here, drops those of deleted volumes, and
-//! tells the meta leader.
+//! tells the meta leader. What the replacement of disks asks of it is in [`super::succeed`].
 //!
 //! A replica is made only on the word of the current leader. A copy of the catalogue may be old, and a replica that was made,
 //! lost with its disk's contents and made again from an old word would vote with an empty log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,18 +13,21 @@ use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId};
 use cairn_core::event::Command as CoreCommand;
 use tonic::Request;
 
-use super::init;
 use super::peers::PeerBook;
+use super::succeed::{self, Present};
+use super::{init, replace};
 use crate::control::{self, convert, route, survey};
 use crate::disks::ask;
 use crate::engine::Engine;
-use crate::meta::{Catalogue, NodeRecord, ReplicaRecord, VolumePhase, VolumeRecord};
+use crate::meta::{Catalogue, DiskRecord, NodeRecord, ReplicaRecord, VolumePhase, VolumeRecord};
 
 /// How often to look although nothing was heard: what failed is tried again, and an engine outside the meta group asks for
 /// news.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long a core may take for a control command.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long another engine may take to send its catalogue.
+const FETCH_PATIENCE: Duration = Duration::from_secs(2);
 /// Passes without a meta leader before other engines are asked where they listen.
 const LEADERLESS_PASSES: u32 = 3;
 
@@ -44,17 +47,25 @@ struct Task {
     /// The revision at which everything was in line, and the passes since.
     settled: Option<(LogIndex, u32)>,
     disks: Vec<DiskId>,
+    /// The disks here that were replaced, as they were complained of.
+    removed: BTreeSet<DiskId>,
+    /// The change of members that the gateways here were told of last, for each volume.
+    told: BTreeMap<GroupId, LogIndex>,
     passes: u32,
 }
 
 /// Runs until the engine drains.
 pub async fn run(engine: Arc<Engine>) {
+    tokio::join!(bring_in_line(&engine), replace::run(Arc::clone(&engine)));
+}
+
+async fn bring_in_line(engine: &Arc<Engine>) {
     let mut view = engine.meta.watch_view();
     let mut leader = engine.meta.watch_leader();
     let mut task = Task::default();
     while !engine.is_draining() {
         if engine.cluster().is_some() {
-            task.pass(&engine).await;
+            task.pass(engine).await;
         }
         tokio::select! {
             _ = view.changed() => {}
@@ -71,9 +82,10 @@ impl Task {
             self.problem(status.message());
         }
         init::found(engine).await;
-        if !engine.meta.is_member() {
+        if !engine.meta.counts() {
             self.fetch_catalogue(engine).await;
         }
+        engine.meta.settle_leader();
         if engine.meta.has_leader() {
             self.leaderless = 0;
             self.book.trust_catalogue();
@@ -81,11 +93,13 @@ impl Task {
             self.leaderless += 1;
             if self.leaderless >= LEADERLESS_PASSES {
                 self.book.listen_around(engine).await;
+                self.look_outside(engine).await;
             }
         }
         self.book.publish(engine);
         self.register(engine).await;
         self.replicas(engine).await;
+        self.tell_gateways(engine);
         self.passes = self.passes.wrapping_add(1);
         if engine.meta.is_leader() && self.passes.is_multiple_of(GREETING_PASSES) {
             greet_everyone(engine);
@@ -131,11 +145,54 @@ impl Task {
         }
     }
 
+    /// A replica of the meta group that was removed while this engine was away hears from nobody any more. Without a leader
+    /// for some time, this engine asks the others for the catalogue, which says if that is so.
+    async fn look_outside(&mut self, engine: &Arc<Engine>) {
+        let view = engine.meta.view();
+        if !engine.meta.is_member() || view.applied == LogIndex(0) {
+            return;
+        }
+        let others = view.nodes.values().filter(|node| node.id != engine.node());
+        let addresses = others.map(|node| node.control_address.clone()).chain(engine.hints());
+        for address in addresses {
+            let fetched = tokio::time::timeout(FETCH_PATIENCE, route::fetch(engine, &address, 1)).await;
+            let Ok(Ok(catalogue)) = fetched else { continue };
+            let is_ours = catalogue.cluster.as_ref().map(|cluster| cluster.id) == engine.cluster();
+            if is_ours && catalogue.applied > view.applied {
+                engine.meta.keep_copy((*catalogue).clone());
+                engine.meta.fence().await;
+                return;
+            }
+        }
+    }
+
+    /// Gateways hear of changes from members, but one that was idle while all of them changed knows nobody any more.
+    fn tell_gateways(&mut self, engine: &Arc<Engine>) {
+        let view = engine.meta.view();
+        for volume in view.volumes.values() {
+            let revision = volume.succession.revision;
+            if self.told.get(&volume.group).copied().unwrap_or_default() >= revision {
+                continue;
+            }
+            for (_, thread) in engine.disks.serving() {
+                let update = CoreCommand::UpdateMembers {
+                    group: volume.group,
+                    revision,
+                    voters: volume.members(),
+                };
+                // A core that does not take it has no gateway that could need it.
+                thread.command(update, Box::new(|_| {}));
+            }
+            self.told.insert(volume.group, revision);
+        }
+        self.told.retain(|group, _| view.volumes.contains_key(group));
+    }
+
     /// Tells the leader of this node's addresses and disks, where the catalogue has something else.
     async fn register(&mut self, engine: &Arc<Engine>) {
         let view = engine.meta.view();
         let own = engine.own_record();
-        if view.applied == LogIndex(0) || view.nodes.get(&own.id).is_some_and(|known| covers(known, &own)) {
+        if view.applied == LogIndex(0) || view.nodes.get(&own.id).is_some_and(|known| covers(&view, known, &own)) {
             return;
         }
         let spec = convert::node_spec(&own, false);
@@ -156,13 +213,18 @@ impl Task {
             return;
         }
         let mut is_settled = !view.volumes.values().any(|volume| volume.phase() != VolumePhase::Ready);
-        let present: BTreeSet<(DiskId, GroupId, ReplicaId)> = survey::local_groups(engine)
+        is_settled &= !succeed::is_needed(&view, &disks);
+        self.note_removed(&view, &disks);
+        let present: Present = survey::local_groups(engine)
             .await
             .into_iter()
             .map(|(disk, status)| (disk, status.spec.group, status.replica))
             .collect();
         self.close_deleted(engine, &view);
         for disk in disks {
+            for problem in succeed::bring_in_line(engine, &view, disk, &present).await {
+                self.problem(&problem);
+            }
             for (volume, replica) in view.replicas_on(disk) {
                 let is_present = present.contains(&(disk, volume.group, replica.id));
                 if let Err(problem) = self.replica(engine, disk, volume, replica, is_present).await {
@@ -190,7 +252,7 @@ impl Task {
             // An engine outside the meta group does not see in its catalogue that its report was heard.
             (VolumePhase::Deleting, _, false) if replica.dropped || self.dropped.contains(&replica.id) => Ok(()),
             (VolumePhase::Deleting, _, _) => self.drop_replica(engine, disk, volume, replica).await,
-            (_, false, true) => report(engine, volume, replica, false).await,
+            (_, false, true) => report(engine, volume.group, replica.id, false).await,
             (_, false, false) => make_replica(engine, disk, volume.group, replica.id).await,
             (_, true, true) => Ok(()),
             (_, true, false) => {
@@ -200,9 +262,25 @@ impl Task {
         }
     }
 
+    /// A disk that was replaced has nothing to do here.
+    fn note_removed(&mut self, view: &Catalogue, disks: &[DiskId]) {
+        for disk in disks.iter().filter(|disk| view.is_removed(**disk)) {
+            if let Some(replacement) = view.replacements.get(disk)
+                && self.removed.insert(*disk)
+            {
+                tracing::warn!(
+                    %disk, by = %replacement.new,
+                    "this disk was replaced and holds nothing that counts: take it out of the configuration, or format it \
+                     anew and it comes back as an empty one"
+                );
+            }
+        }
+    }
+
     /// No frontend keeps a volume that is being deleted, wherever its connection is.
     fn close_deleted(&self, engine: &Engine, view: &Catalogue) {
         for volume in view.volumes.values().filter(|volume| volume.deleting) {
+            engine.forget_gateway(volume.group);
             for (_, thread) in engine.disks.serving() {
                 thread.close_streams_of(volume.group);
             }
@@ -221,7 +299,7 @@ impl Task {
             .await
             .map_err(|error| format!("not dropped: {error}"))?;
         tracing::info!(volume = volume.name, group = %volume.group, replica = %replica.id, %disk, "dropped a replica");
-        report(engine, volume, replica, true).await?;
+        report(engine, volume.group, replica.id, true).await?;
         self.dropped.insert(replica.id);
         Ok(())
     }
@@ -246,8 +324,9 @@ fn greet_everyone(engine: &Arc<Engine>) {
     }
 }
 
-/// Whether the catalogue's record says all that the node itself says.
-fn covers(known: &NodeRecord, own: &NodeRecord) -> bool {
+/// Whether the catalogue's record says all that the node itself says, and nothing of a disk that was replaced and is gone.
+fn covers(view: &Catalogue, known: &NodeRecord, own: &NodeRecord) -> bool {
+    let is_own = |disk: &DiskRecord| own.disks.iter().any(|other| other.id == disk.id);
     (
         &known.name,
         &known.control_address,
@@ -255,6 +334,7 @@ fn covers(known: &NodeRecord, own: &NodeRecord) -> bool {
         &known.nbd_address,
     ) == (&own.name, &own.control_address, &own.data_address, &own.nbd_address)
         && own.disks.iter().all(|disk| known.disks.contains(disk))
+        && known.disks.iter().all(|disk| is_own(disk) || !view.is_removed(disk.id))
 }
 
 async fn make_replica(engine: &Arc<Engine>, disk: DiskId, group: GroupId, id: ReplicaId) -> Result<(), String> {
@@ -279,18 +359,19 @@ async fn make_replica(engine: &Arc<Engine>, disk: DiskId, group: GroupId, id: Re
         .await
         .map_err(|error| format!("not made: {error}"))?;
     tracing::info!(volume = volume.name, %group, replica = %id, %disk, "made a replica");
-    report(engine, volume, replica, false).await
+    report(engine, group, id, false).await
 }
 
-async fn report(
+/// Tells the meta leader that a replica is made, or dropped.
+pub(super) async fn report(
     engine: &Arc<Engine>,
-    volume: &VolumeRecord,
-    replica: &ReplicaRecord,
+    group: GroupId,
+    replica: ReplicaId,
     dropped: bool,
 ) -> Result<(), String> {
     let request = api::ReportReplicaRequest {
-        volume_id: volume.group.get(),
-        replica_id: replica.id.get(),
+        volume_id: group.get(),
+        replica_id: replica.get(),
         dropped,
     };
     match control::report_replica(engine, Request::new(request)).await {

@@ -16,21 +16,23 @@ use crate::config::{Config, Overrides};
 use crate::daemon::{self, DaemonError};
 use crate::fakes::World;
 
-struct Running {
+pub(super) struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), DaemonError>>,
 }
 
-struct Bench {
-    world: World,
+pub(super) struct Bench {
+    pub(super) world: World,
     directory: tempfile::TempDir,
     names: Vec<String>,
     ports: Vec<u16>,
     running: Vec<Option<Running>>,
+    /// A second disk, for the engines that have one.
+    pub(super) seconds: Vec<usize>,
 }
 
 impl Bench {
-    async fn new(engines: usize) -> Self {
+    pub(super) async fn new(engines: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let names = (0..engines).map(|number| format!("n{number}")).collect();
         let listeners: Vec<_> = (0..engines)
@@ -47,6 +49,7 @@ impl Bench {
             names,
             ports,
             running: (0..engines).map(|_| None).collect(),
+            seconds: Vec::new(),
         };
         for number in 0..engines {
             bench.world.format(&bench.disk(number));
@@ -55,16 +58,34 @@ impl Bench {
         bench
     }
 
-    fn disk(&self, number: usize) -> PathBuf {
+    pub(super) fn disk(&self, number: usize) -> PathBuf {
         self.directory.path().join(format!("disk{number}"))
     }
 
-    fn data_dir(&self, number: usize) -> PathBuf {
+    /// The engine's second disk.
+    pub(super) fn second(&self, number: usize) -> PathBuf {
+        self.directory.path().join(format!("second{number}"))
+    }
+
+    /// Starts one more engine, on a formatted disk, in no cluster.
+    pub(super) async fn grow(&mut self) -> usize {
+        let number = self.names.len();
+        self.names.push(format!("n{number}"));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        self.ports.push(listener.local_addr().unwrap().port());
+        drop(listener);
+        self.running.push(None);
+        self.world.format(&self.disk(number));
+        self.start(number).await;
+        number
+    }
+
+    pub(super) fn data_dir(&self, number: usize) -> PathBuf {
         self.directory.path().join(&self.names[number])
     }
 
     fn config(&self, number: usize) -> Config {
-        let text = format!(
+        let mut text = format!(
             "name = \"{}\"\ndata_dir = \"{}\"\n[control]\nlisten = \"127.0.0.1:{}\"\n[data]\nlisten = \
              \"127.0.0.1:0\"\n[[disk]]\npath = \"{}\"\n",
             self.names[number],
@@ -72,6 +93,9 @@ impl Bench {
             self.ports[number],
             self.disk(number).display()
         );
+        if self.seconds.contains(&number) {
+            text.push_str(&format!("[[disk]]\npath = \"{}\"\n", self.second(number).display()));
+        }
         Config::parse(Path::new("test.toml"), &text, &Overrides::default()).unwrap()
     }
 
@@ -91,7 +115,7 @@ impl Bench {
 
     /// Starts an engine and waits until it answers. sled lets go of its lock a moment after the last engine on the same
     /// directory has ended, so a start may have to be repeated.
-    async fn start(&mut self, number: usize) {
+    pub(super) async fn start(&mut self, number: usize) {
         for _ in 0..50 {
             let running = self.spawn(number);
             for _ in 0..100 {
@@ -108,13 +132,13 @@ impl Bench {
         panic!("engine {number} does not start");
     }
 
-    async fn stop(&mut self, number: usize) {
+    pub(super) async fn stop(&mut self, number: usize) {
         let running = self.running[number].take().unwrap();
         let _ = running.stop.send(());
         running.task.await.unwrap().unwrap();
     }
 
-    fn client(&self, number: usize) -> ControlClient<Channel> {
+    pub(super) fn client(&self, number: usize) -> ControlClient<Channel> {
         let address = format!("http://127.0.0.1:{}", self.ports[number]);
         ControlClient::new(tonic::transport::Endpoint::from_shared(address).unwrap().connect_lazy())
     }
@@ -126,7 +150,7 @@ impl Bench {
             .map(tonic::Response::into_inner)
     }
 
-    async fn node(&self, number: usize) -> api::NodeInfo {
+    pub(super) async fn node(&self, number: usize) -> api::NodeInfo {
         self.try_node(number).await.unwrap()
     }
 
@@ -173,14 +197,19 @@ impl Bench {
         panic!("the cluster was not founded");
     }
 
-    async fn three() -> Self {
+    pub(super) async fn three() -> Self {
         let bench = Self::new(3).await;
         bench.init(&bench.request().await).await;
         bench.founded().await;
         bench
     }
 
-    async fn create(&self, number: usize, name: &str, size_bytes: u64) -> Result<api::Volume, tonic::Status> {
+    pub(super) async fn create(
+        &self,
+        number: usize,
+        name: &str,
+        size_bytes: u64,
+    ) -> Result<api::Volume, tonic::Status> {
         let request = api::CreateVolumeRequest {
             name: name.to_owned(),
             size_bytes,
@@ -192,7 +221,7 @@ impl Bench {
             .map(tonic::Response::into_inner)
     }
 
-    async fn volume(&self, number: usize, name: &str) -> Result<api::Volume, tonic::Status> {
+    pub(super) async fn volume(&self, number: usize, name: &str) -> Result<api::Volume, tonic::Status> {
         let request = api::GetVolumeRequest { name: name.to_owned() };
         self.client(number)
             .get_volume(request)

@@ -31,6 +31,11 @@ pub(super) async fn status(engine: &Arc<Engine>) -> Result<api::ClusterStatus, S
         volumes: volumes
             .map(|volume| survey::describe(&catalogue, volume, &survey))
             .collect(),
+        replacements: catalogue
+            .replacements
+            .values()
+            .map(|replacement| convert::replacement(&catalogue, replacement))
+            .collect(),
     })
 }
 

@@ -1,11 +1,11 @@
 //! Between the catalogue's records and the control API's messages. What comes from outside is checked and refused by name.
 
 use cairn_api::control as api;
-use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_api::ids::ReplicaId;
 use cairn_core::event::{GroupStatus, Member, Role};
 use tonic::Status;
 
-use crate::meta::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumePhase, VolumeRecord};
+use crate::meta::{Catalogue, DiskRecord, NodeRecord, Replacement, Step, VolumePhase, VolumeRecord, codec};
 
 /// An id in its text form, refused by the name of its field.
 pub fn parse_id<T: std::str::FromStr>(field: &str, text: &str) -> Result<T, Status> {
@@ -86,13 +86,13 @@ pub fn volume(volume: &VolumeRecord) -> api::Volume {
         replicas: volume
             .replicas
             .iter()
-            .map(|replica| api::Replica {
-                replica_id: replica.id.get(),
-                node_id: replica.node.to_string(),
-                disk_id: replica.disk.to_string(),
-                created: replica.created,
-                status: None,
-            })
+            .map(|record| replica(record.member(), record.created))
+            .collect(),
+        joining: volume
+            .succession
+            .swaps
+            .iter()
+            .map(|swap| replica(swap.joining, swap.step > Step::Make))
             .collect(),
         leader: String::new(),
         attached_to: String::new(),
@@ -100,7 +100,17 @@ pub fn volume(volume: &VolumeRecord) -> api::Volume {
     }
 }
 
-/// The whole catalogue for another engine.
+fn replica(member: Member, created: bool) -> api::Replica {
+    api::Replica {
+        replica_id: member.replica.get(),
+        node_id: member.node.to_string(),
+        disk_id: member.disk.to_string(),
+        created,
+        status: None,
+    }
+}
+
+/// The whole catalogue for people.
 pub fn catalogue(catalogue: &Catalogue) -> api::Catalogue {
     api::Catalogue {
         cluster_id: catalogue
@@ -120,71 +130,66 @@ pub fn catalogue(catalogue: &Catalogue) -> api::Catalogue {
             .map(|node| node_spec(node, catalogue.is_meta_member(node.id)))
             .collect(),
         volumes: catalogue.volumes.values().map(volume).collect(),
+        record: Vec::new(),
     }
 }
 
-/// Another engine's catalogue. Counters and the meta members' replica numbers are the meta group's own affair; members are
-/// recorded by their node.
-pub fn catalogue_from(message: &api::Catalogue) -> Result<Catalogue, Status> {
-    let nodes: Vec<NodeRecord> = message.nodes.iter().map(node_record).collect::<Result<_, _>>()?;
-    let members = message
-        .nodes
-        .iter()
-        .zip(&nodes)
-        .filter(|(spec, _)| spec.meta_member)
-        .map(|(_, node)| Member {
-            replica: ReplicaId(0),
-            node: node.id,
-            disk: node.disks.first().map_or(DiskId::NIL, |disk| disk.id),
-        })
-        .collect();
-    let cluster = Cluster {
-        id: parse_id::<ClusterId>("cluster_id", &message.cluster_id)?,
-        name: message.cluster_name.clone(),
-        members,
-        next_group: GroupId::FIRST_VOLUME,
-        next_replica: ReplicaId(1),
-    };
-    let volumes: Vec<VolumeRecord> = message.volumes.iter().map(volume_record).collect::<Result<_, _>>()?;
-    Ok(Catalogue {
-        applied: LogIndex(message.revision),
-        cluster: Some(cluster),
-        nodes: nodes.into_iter().map(|node| (node.id, node)).collect(),
-        volumes: volumes.into_iter().map(|volume| (volume.group, volume)).collect(),
-    })
+/// The whole catalogue for another engine, which needs all of it.
+pub fn catalogue_record(catalogue: &Catalogue) -> api::Catalogue {
+    api::Catalogue {
+        revision: catalogue.applied.get(),
+        record: codec::encode_catalogue(catalogue),
+        ..api::Catalogue::default()
+    }
 }
 
-fn volume_record(message: &api::Volume) -> Result<VolumeRecord, Status> {
-    Ok(VolumeRecord {
-        group: GroupId(message.volume_id),
-        name: message.name.clone(),
-        size_bytes: message.size_bytes,
-        deleting: message.state == i32::from(api::VolumeState::Deleting),
-        replicas: message
-            .replicas
-            .iter()
-            .map(|replica| {
-                Ok(ReplicaRecord {
-                    id: ReplicaId(replica.replica_id),
-                    node: parse_id::<NodeId>("node_id", &replica.node_id)?,
-                    disk: parse_id::<DiskId>("disk_id", &replica.disk_id)?,
-                    created: replica.created,
-                    dropped: false,
-                })
-            })
-            .collect::<Result<_, Status>>()?,
-    })
+/// Another engine's catalogue.
+pub fn catalogue_from(message: &api::Catalogue) -> Result<Catalogue, Status> {
+    let catalogue = codec::decode_catalogue(&message.record)
+        .map_err(|error| Status::internal(format!("the catalogue that was sent cannot be read: {error}")))?;
+    if catalogue.cluster.is_none() {
+        return Err(Status::internal("the catalogue that was sent is of no cluster"));
+    }
+    Ok(catalogue)
+}
+
+/// A disk's replacement, without what is under way in detail.
+pub fn replacement(catalogue: &Catalogue, replacement: &Replacement) -> api::Replacement {
+    api::Replacement {
+        old_disk_id: replacement.old.to_string(),
+        new_disk_id: replacement.new.to_string(),
+        old_node: catalogue.node_name(replacement.old_node),
+        new_node: catalogue.node_name(replacement.new_node),
+        done: replacement.is_done(),
+        groups: replacement.groups,
+        groups_done: replacement.groups.saturating_sub(replacement.left),
+        items: Vec::new(),
+    }
+}
+
+/// What a replica is in its group, on its own word.
+fn role(status: &GroupStatus) -> &'static str {
+    let members = &status.membership;
+    if members.is_voter(status.replica) {
+        return match status.role {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+        };
+    }
+    if members.member(status.replica).is_some() {
+        "learner"
+    } else if members.was_removed(status.replica) {
+        "removed"
+    } else {
+        "joining"
+    }
 }
 
 /// A local replica's state.
 pub fn replica_status(status: &GroupStatus) -> api::ReplicaStatus {
-    let role = match status.role {
-        Role::Leader => "leader",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-    };
     api::ReplicaStatus {
-        role: role.to_owned(),
+        role: role(status).to_owned(),
         term: status.term.get(),
         committed: status.committed.get(),
         applied: status.applied.get(),
@@ -197,5 +202,6 @@ pub fn replica_status(status: &GroupStatus) -> api::ReplicaStatus {
         },
         allocated_bytes: status.allocated_blocks.saturating_mul(cairn_api::units::BLOCK_BYTES),
         leader_replica_id: status.leader.map_or(0, ReplicaId::get),
+        members_revision: status.settled.get(),
     }
 }

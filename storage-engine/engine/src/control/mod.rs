@@ -5,6 +5,7 @@ pub mod channels;
 mod cluster;
 pub mod convert;
 mod node;
+mod replacements;
 pub mod route;
 pub mod survey;
 mod volumes;
@@ -13,12 +14,12 @@ use std::sync::Arc;
 
 use cairn_api::control as api;
 use cairn_api::control::control_server::Control;
-use cairn_api::ids::{GroupId, ReplicaId};
+use cairn_api::ids::{GroupId, LogIndex, ReplicaId};
 use tonic::{Request, Response, Status};
 
-use crate::cluster::init;
+use crate::cluster::{init, join};
 use crate::engine::Engine;
-use crate::meta::Command;
+use crate::meta::{Command, Step};
 
 /// The service.
 #[derive(Clone)]
@@ -45,6 +46,11 @@ impl Control for ControlService {
     async fn init_cluster(&self, request: Request<api::InitClusterRequest>) -> Reply<api::InitClusterReply> {
         init::init(&self.engine, request.get_ref()).await?;
         Ok(Response::new(api::InitClusterReply {}))
+    }
+
+    async fn join_cluster(&self, request: Request<api::JoinClusterRequest>) -> Reply<api::JoinClusterReply> {
+        join::join(&self.engine, request.get_ref()).await?;
+        Ok(Response::new(api::JoinClusterReply {}))
     }
 
     async fn get_cluster(&self, _request: Request<api::GetClusterRequest>) -> Reply<api::ClusterStatus> {
@@ -96,6 +102,27 @@ impl Control for ControlService {
         Ok(Response::new(api::DetachVolumeReply { epoch }))
     }
 
+    async fn replace_disk(&self, request: Request<api::ReplaceDiskRequest>) -> Reply<api::Replacement> {
+        let local = |engine: &Arc<Engine>, request| -> route::Call<'static, api::Replacement> {
+            let engine = Arc::clone(engine);
+            Box::pin(async move { replacements::replace(&engine, &request).await })
+        };
+        let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::Replacement>> {
+            Box::pin(async move { client.replace_disk(request).await })
+        };
+        route::on_leader(&self.engine, request, local, remote).await
+    }
+
+    async fn get_replacement(&self, request: Request<api::GetReplacementRequest>) -> Reply<api::Replacement> {
+        replacements::get(&self.engine, request.get_ref())
+            .await
+            .map(Response::new)
+    }
+
+    async fn advance_swap(&self, request: Request<api::AdvanceSwapRequest>) -> Reply<api::AdvanceSwapReply> {
+        advance_swap(&self.engine, request).await
+    }
+
     async fn list_local_replicas(
         &self,
         request: Request<api::ListLocalReplicasRequest>,
@@ -135,6 +162,32 @@ pub async fn report_replica(
     };
     let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::ReportReplicaReply>> {
         Box::pin(async move { client.report_replica(request).await })
+    };
+    route::on_leader(engine, request, local, remote).await
+}
+
+/// Tells the meta leader how far a replica is that takes another's place, wherever the leader is.
+pub async fn advance_swap(
+    engine: &Arc<Engine>,
+    request: Request<api::AdvanceSwapRequest>,
+) -> Reply<api::AdvanceSwapReply> {
+    let local = |engine: &Arc<Engine>, request: api::AdvanceSwapRequest| -> route::Call<'static, _> {
+        let engine = Arc::clone(engine);
+        Box::pin(async move {
+            let step = Step::from_name(&request.step)
+                .ok_or_else(|| Status::invalid_argument(format!("step is '{}', which is none", request.step)))?;
+            let command = Command::AdvanceSwap {
+                group: GroupId(request.volume_id),
+                joining: ReplicaId(request.replica_id),
+                step,
+                revision: LogIndex(request.revision),
+            };
+            engine.meta.execute(&command).await?;
+            Ok(api::AdvanceSwapReply {})
+        })
+    };
+    let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::AdvanceSwapReply>> {
+        Box::pin(async move { client.advance_swap(request).await })
     };
     route::on_leader(engine, request, local, remote).await
 }

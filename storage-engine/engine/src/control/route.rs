@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub const FRESH_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the leader may take to send the catalogue to an engine that waits for it in the background.
 const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The revision of the catalogue that the asker holds: if it is the current one, the reply has no nodes and no volumes.
+/// The revision of the catalogue that the asker holds: if it is the current one, the reply has nothing else.
 const KNOWN_REVISION: &str = "cairn-known-revision";
 /// The asker's control address, in a probe: an engine that has lost the catalogue learns from it whom to ask.
 const ASKER: &str = "cairn-asker";
@@ -147,12 +147,14 @@ pub fn require_cluster(engine: &Engine) -> Result<(), Status> {
 fn leader_candidates(engine: &Engine) -> Vec<String> {
     let view = engine.meta.view();
     let own = engine.node();
-    if let Some(leader) = engine.meta.leader().member.filter(|member| member.node != own)
+    let counts = engine.meta.counts();
+    if counts
+        && let Some(leader) = engine.meta.leader().member.filter(|member| member.node != own)
         && let Some(node) = view.nodes.get(&leader.node)
     {
         return vec![node.control_address.clone()];
     }
-    if engine.meta.is_member() {
+    if counts {
         // A member hears of its leader by itself; while it knows of none, the others hardly know better.
         return Vec::new();
     }
@@ -243,7 +245,8 @@ async fn current_catalogue_after(engine: &Arc<Engine>, hops: u32) -> Result<Arc<
     Err(no_leader("the meta group has no leader"))
 }
 
-async fn fetch(engine: &Arc<Engine>, address: &str, hops: u32) -> Result<Arc<Catalogue>, Status> {
+/// The catalogue from the engine at `address`, which asks the leader if it may be asked `hops` times further.
+pub async fn fetch(engine: &Arc<Engine>, address: &str, hops: u32) -> Result<Arc<Catalogue>, Status> {
     let mut client = engine.channels.client(address)?;
     let mut request = with_hops(api::GetCatalogueRequest {}, hops);
     let view = engine.meta.view();
@@ -251,7 +254,7 @@ async fn fetch(engine: &Arc<Engine>, address: &str, hops: u32) -> Result<Arc<Cat
         request.metadata_mut().insert(KNOWN_REVISION, view.applied.get().into());
     }
     let reply = client.get_catalogue(request).await?.into_inner();
-    if reply.nodes.is_empty() && reply.revision == view.applied.get() {
+    if reply.record.is_empty() && reply.revision == view.applied.get() {
         return Ok(view);
     }
     super::convert::catalogue_from(&reply).map(Arc::new)
@@ -262,7 +265,8 @@ pub(super) async fn serve_catalogue(
     engine: &Arc<Engine>,
     request: &Request<api::GetCatalogueRequest>,
 ) -> Result<api::Catalogue, Status> {
-    let catalogue = current_catalogue_after(engine, hops(request.metadata())).await?;
+    let hops = hops(request.metadata());
+    let catalogue = current_catalogue_after(engine, hops).await?;
     let known = request
         .metadata()
         .get(KNOWN_REVISION)
@@ -274,7 +278,12 @@ pub(super) async fn serve_catalogue(
             ..api::Catalogue::default()
         });
     }
-    Ok(super::convert::catalogue(&catalogue))
+    // Only engines count hops.
+    Ok(if hops > 0 {
+        super::convert::catalogue_record(&catalogue)
+    } else {
+        super::convert::catalogue(&catalogue)
+    })
 }
 
 /// The current catalogue if the leader answers soon, else what is known here.

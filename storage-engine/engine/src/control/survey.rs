@@ -28,6 +28,13 @@ pub struct Survey {
     pub answered: BTreeSet<NodeId>,
 }
 
+impl Survey {
+    /// Whether the replica's engine answers, and its disk has it.
+    pub fn is_alive(&self, replica: ReplicaId) -> bool {
+        is_alive(self.replicas.get(&replica))
+    }
+}
+
 /// The groups on this engine's disks, as their cores see them.
 pub async fn local_groups(engine: &Engine) -> Vec<(cairn_api::ids::DiskId, GroupStatus)> {
     let mut groups = Vec::new();
@@ -41,9 +48,12 @@ pub async fn local_groups(engine: &Engine) -> Vec<(cairn_api::ids::DiskId, Group
     groups
 }
 
-/// This engine's replicas for the control API; `volume_id` 0 asks for all.
+/// This engine's replicas for the control API; `volume_id` 0 asks for those of all volumes.
 pub async fn local_replicas(engine: &Engine, volume_id: u64) -> Vec<api::LocalReplica> {
-    let wanted = |group: GroupId| group != GroupId::META && (volume_id == 0 || group.get() == volume_id);
+    let wanted = |group: GroupId| match volume_id {
+        0 => group != GroupId::META,
+        volume_id => group.get() == volume_id,
+    };
     let mut replicas: Vec<api::LocalReplica> = local_groups(engine)
         .await
         .into_iter()
@@ -83,8 +93,31 @@ fn damaged(engine: &Engine, found: &[api::LocalReplica], wanted: impl Fn(GroupId
 
 /// Asks the engines that hold replicas of `volume`, or every engine if none is given.
 pub async fn survey(engine: &Arc<Engine>, catalogue: &Catalogue, volume: Option<&VolumeRecord>) -> Survey {
-    let volume_id = volume.map_or(0, |volume| volume.group.get());
-    let holds = |node: NodeId| volume.is_none_or(|volume| volume.replicas.iter().any(|replica| replica.node == node));
+    let holds = |node: NodeId| {
+        volume.is_none_or(|volume| {
+            let joining = volume.succession.swaps.iter().any(|swap| swap.joining.node == node);
+            joining || volume.replicas.iter().any(|replica| replica.node == node)
+        })
+    };
+    ask_engines(engine, catalogue, volume.map_or(0, |volume| volume.group.get()), holds).await
+}
+
+/// Asks these nodes for their replicas of one group, which may be the meta group.
+pub async fn survey_group(
+    engine: &Arc<Engine>,
+    catalogue: &Catalogue,
+    group: GroupId,
+    nodes: &BTreeSet<NodeId>,
+) -> Survey {
+    ask_engines(engine, catalogue, group.get(), |node| nodes.contains(&node)).await
+}
+
+async fn ask_engines(
+    engine: &Arc<Engine>,
+    catalogue: &Catalogue,
+    volume_id: u64,
+    holds: impl Fn(NodeId) -> bool,
+) -> Survey {
     let mut asked = Vec::new();
     for node in catalogue.nodes.values().filter(|node| holds(node.id)) {
         let engine = Arc::clone(engine);
@@ -132,18 +165,21 @@ async fn ask_engine(
 /// A volume with what the survey found of it.
 pub fn describe(catalogue: &Catalogue, volume: &VolumeRecord, survey: &Survey) -> api::Volume {
     let mut message = convert::volume(volume);
-    for replica in &mut message.replicas {
+    for replica in message.replicas.iter_mut().chain(&mut message.joining) {
         replica.status = survey.replicas.get(&ReplicaId(replica.replica_id)).cloned();
     }
     // A deposed leader may still believe in itself: the highest term is right.
+    // A newcomer may lead before the catalogue has heard that it took its place.
+    let joining = volume.succession.swaps.iter().map(|swap| swap.joining);
     let leader = volume
-        .replicas
-        .iter()
-        .filter_map(|replica| Some((replica, survey.replicas.get(&replica.id)?)))
+        .members()
+        .into_iter()
+        .chain(joining)
+        .filter_map(|member| Some((member, survey.replicas.get(&member.replica)?)))
         .filter(|(_, status)| status.role == "leader")
         .max_by_key(|(_, status)| status.term);
-    if let Some((replica, status)) = leader {
-        message.leader = catalogue.node_name(replica.node);
+    if let Some((member, status)) = &leader {
+        message.leader = catalogue.node_name(member.node);
         message.attached_to = status
             .holder
             .parse()
@@ -151,7 +187,7 @@ pub fn describe(catalogue: &Catalogue, volume: &VolumeRecord, survey: &Survey) -
             .unwrap_or_default();
     }
     if volume.phase() == VolumePhase::Ready {
-        let leader_committed = leader.map_or(0, |(_, status)| status.committed);
+        let leader_committed = leader.as_ref().map_or(0, |(_, status)| status.committed);
         let alive = message
             .replicas
             .iter()

@@ -186,7 +186,7 @@ async fn detach_command(engine: &Arc<Engine>, volume: &VolumeRecord, force: bool
         .and_then(|disk| Some((disk, engine.disks.thread_of(disk)?)))
         .ok_or_else(|| Status::unavailable(format!("engine '{}' has no disk that serves", engine.config.name)))?;
     let command = CoreCommand::Detach {
-        spec: volume.spec(),
+        spec: volume.present_spec(),
         force,
     };
     match ask(&thread, command, DETACH_PATIENCE).await {

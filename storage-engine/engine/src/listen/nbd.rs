@@ -223,7 +223,7 @@ async fn serve_one<S: AsyncRead + AsyncWrite + Unpin>(
     let thread = engine.disks.thread_of(disk).ok_or("the disk's thread has just ended")?;
     let socket = hand_over(stream).map_err(|error| error.to_string())?;
     tracing::info!(remote, volume = volume.name, %disk, tls = session.is_encrypted(), "an NBD client");
-    thread.adopt_stream(socket, Box::new(session), info, volume.spec());
+    thread.adopt_stream(socket, Box::new(session), info, volume.present_spec());
     Ok(())
 }
 

@@ -6,6 +6,8 @@ use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::event::{GroupSpec, Member};
 
+use super::succession::{Replacement, Succession, Swap};
+
 /// The state of the meta group's state machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Catalogue {
@@ -17,6 +19,8 @@ pub struct Catalogue {
     pub nodes: BTreeMap<NodeId, NodeRecord>,
     /// The volumes.
     pub volumes: BTreeMap<GroupId, VolumeRecord>,
+    /// Every disk that is or was replaced, by its id.
+    pub replacements: BTreeMap<DiskId, Replacement>,
 }
 
 /// The cluster's own record.
@@ -26,8 +30,10 @@ pub struct Cluster {
     pub id: ClusterId,
     /// Its name, for people.
     pub name: String,
-    /// The members of the meta group.
+    /// The members of the meta group, as they are now.
     pub members: Vec<Member>,
+    /// How its members are succeeded by others.
+    pub succession: Succession,
     /// The number the next volume gets.
     pub next_group: GroupId,
     /// The number the next replica gets.
@@ -86,10 +92,12 @@ pub struct VolumeRecord {
     pub name: String,
     /// Its capacity in bytes; whole blocks.
     pub size_bytes: u64,
-    /// Its replicas.
+    /// Its replicas, as they are now; one that is to take another's place is in `succession` until it has.
     pub replicas: Vec<ReplicaRecord>,
     /// It is being deleted.
     pub deleting: bool,
+    /// How its replicas are succeeded by others.
+    pub succession: Succession,
 }
 
 /// Where a volume is in its life.
@@ -115,20 +123,58 @@ impl VolumeRecord {
         }
     }
 
-    /// The Raft group: the same on every engine.
+    /// Its replicas as members of the group.
+    pub fn members(&self) -> Vec<Member> {
+        self.replicas.iter().map(ReplicaRecord::member).collect()
+    }
+
+    /// The Raft group as it was created, which is how every replica of it is made.
     pub fn spec(&self) -> GroupSpec {
         GroupSpec {
             group: self.group,
             size_blocks: self.size_bytes / BLOCK_BYTES,
-            members: self
-                .replicas
-                .iter()
-                .map(|replica| Member {
-                    replica: replica.id,
-                    node: replica.node,
-                    disk: replica.disk,
-                })
-                .collect(),
+            members: self.succession.founders(&self.members()),
+        }
+    }
+
+    /// The Raft group with its present members, which is whom a gateway asks.
+    pub fn present_spec(&self) -> GroupSpec {
+        GroupSpec {
+            members: self.members(),
+            ..self.spec()
+        }
+    }
+}
+
+impl ReplicaRecord {
+    /// A member that is not made yet.
+    pub const fn planned(member: Member) -> Self {
+        Self {
+            id: member.replica,
+            node: member.node,
+            disk: member.disk,
+            created: false,
+            dropped: false,
+        }
+    }
+
+    /// The replica as a member of its group.
+    pub const fn member(&self) -> Member {
+        Member {
+            replica: self.id,
+            node: self.node,
+            disk: self.disk,
+        }
+    }
+}
+
+impl Cluster {
+    /// The meta group as it was created.
+    pub fn meta_spec(&self) -> GroupSpec {
+        GroupSpec {
+            group: GroupId::META,
+            size_blocks: 0,
+            members: self.succession.founders(&self.members),
         }
     }
 }
@@ -162,6 +208,58 @@ impl Catalogue {
         self.cluster
             .as_ref()
             .is_some_and(|cluster| cluster.members.iter().any(|member| member.node == node))
+    }
+
+    /// Whether the disk is or was replaced: nothing new is put on it.
+    pub fn is_given_up(&self, disk: DiskId) -> bool {
+        self.replacements.contains_key(&disk)
+    }
+
+    /// Whether the disk was replaced: no group has a member on it.
+    pub fn is_removed(&self, disk: DiskId) -> bool {
+        self.replacements.get(&disk).is_some_and(Replacement::is_done)
+    }
+
+    /// The disk's node.
+    pub fn node_of(&self, disk: DiskId) -> Option<&NodeRecord> {
+        let mut nodes = self.nodes.values();
+        nodes.find(|node| node.disks.iter().any(|own| own.id == disk))
+    }
+
+    /// How the group's members are succeeded by others: a volume's, or the meta group's.
+    pub fn succession(&self, group: GroupId) -> Option<&Succession> {
+        if group == GroupId::META {
+            self.cluster.as_ref().map(|cluster| &cluster.succession)
+        } else {
+            self.volumes.get(&group).map(|volume| &volume.succession)
+        }
+    }
+
+    /// Every group's succession.
+    fn successions(&self) -> impl Iterator<Item = (GroupId, &Succession)> {
+        let meta = self.cluster.iter().map(|cluster| (GroupId::META, &cluster.succession));
+        meta.chain(self.volumes.iter().map(|(group, volume)| (*group, &volume.succession)))
+    }
+
+    /// Every replica that is taking another's place, with its group.
+    pub fn swaps(&self) -> impl Iterator<Item = (GroupId, &Swap)> {
+        let all = self.successions();
+        all.flat_map(|(group, succession)| succession.swaps.iter().map(move |swap| (group, swap)))
+    }
+
+    /// Every replica that is no member any more and is not known to be dropped, with its group.
+    pub fn retired(&self) -> impl Iterator<Item = (GroupId, &Member)> {
+        let all = self.successions();
+        all.flat_map(|(group, succession)| succession.retired.iter().map(move |member| (group, member)))
+    }
+
+    /// What a group is called in a message.
+    pub fn group_name(&self, group: GroupId) -> String {
+        match self.volumes.get(&group) {
+            Some(volume) => format!("volume '{}'", volume.name),
+            None if group == GroupId::META => "the meta group".to_owned(),
+            None => format!("group {group}"),
+        }
     }
 
     /// The replicas that belong on `disk`, with their volumes.

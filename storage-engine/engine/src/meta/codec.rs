@@ -9,6 +9,7 @@ use prost::Message;
 
 use super::catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumeRecord};
 use super::decide::Command;
+use super::succession::{Replacement, Step, Succession, Swap};
 use super::wire;
 
 /// The longest encoded command in bytes, as the log takes it.
@@ -96,6 +97,21 @@ pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
             dropped,
         }),
         Command::DeleteVolume { group } => Kind::DeleteVolume(wire::DeleteVolume { group: group.get() }),
+        Command::ReplaceDisk { old, new } => Kind::ReplaceDisk(wire::ReplaceDisk {
+            old: old.to_bytes().to_vec(),
+            new: new.to_bytes().to_vec(),
+        }),
+        Command::AdvanceSwap {
+            group,
+            joining,
+            step,
+            revision,
+        } => Kind::AdvanceSwap(wire::AdvanceSwap {
+            group: group.get(),
+            replica: joining.get(),
+            step: step.code(),
+            revision: revision.get(),
+        }),
     };
     wire::Command {
         request,
@@ -136,6 +152,16 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
         Kind::DeleteVolume(delete) => Command::DeleteVolume {
             group: GroupId(delete.group),
         },
+        Kind::ReplaceDisk(replace) => Command::ReplaceDisk {
+            old: disk_id(&replace.old)?,
+            new: disk_id(&replace.new)?,
+        },
+        Kind::AdvanceSwap(advance) => Command::AdvanceSwap {
+            group: GroupId(advance.group),
+            joining: ReplicaId(advance.replica),
+            step: step(advance.step)?,
+            revision: LogIndex(advance.revision),
+        },
     };
     Ok((message.request, command))
 }
@@ -154,6 +180,90 @@ fn member_from_wire(member: &wire::MetaMember) -> Result<Member, CodecError> {
         node: node_id(&member.node)?,
         disk: disk_id(&member.disk)?,
     })
+}
+
+fn step(code: u32) -> Result<Step, CodecError> {
+    Step::from_code(code).ok_or(CodecError::Field("step"))
+}
+
+fn members_to_wire(members: &[Member]) -> Vec<wire::MetaMember> {
+    members.iter().map(member_to_wire).collect()
+}
+
+fn members_from_wire(members: &[wire::MetaMember]) -> Result<Vec<Member>, CodecError> {
+    members.iter().map(member_from_wire).collect()
+}
+
+fn succession_to_wire(succession: &Succession) -> Option<wire::Succession> {
+    // Nothing at all for a group whose members never changed, which is most of them.
+    (*succession != Succession::default()).then(|| wire::Succession {
+        founders: members_to_wire(&succession.founders),
+        swaps: succession.swaps.iter().map(swap_to_wire).collect(),
+        retired: members_to_wire(&succession.retired),
+        revision: succession.revision.get(),
+    })
+}
+
+fn succession_from_wire(succession: Option<wire::Succession>) -> Result<Succession, CodecError> {
+    let succession = succession.unwrap_or_default();
+    Ok(Succession {
+        founders: members_from_wire(&succession.founders)?,
+        swaps: collect(succession.swaps, |swap| swap_from_wire(&swap))?,
+        retired: members_from_wire(&succession.retired)?,
+        revision: LogIndex(succession.revision),
+    })
+}
+
+fn swap_to_wire(swap: &Swap) -> wire::Swap {
+    wire::Swap {
+        leaving: members_to_wire(&swap.leaving),
+        joining: Some(member_to_wire(&swap.joining)),
+        step: swap.step.code(),
+    }
+}
+
+fn swap_from_wire(swap: &wire::Swap) -> Result<Swap, CodecError> {
+    Ok(Swap {
+        leaving: members_from_wire(&swap.leaving)?,
+        joining: member_from_wire(swap.joining.as_ref().ok_or(CodecError::Field("joining"))?)?,
+        step: step(swap.step)?,
+    })
+}
+
+fn replacement_to_wire(replacement: &Replacement) -> wire::Replacement {
+    wire::Replacement {
+        old: replacement.old.to_bytes().to_vec(),
+        old_node: replacement.old_node.to_bytes().to_vec(),
+        new: replacement.new.to_bytes().to_vec(),
+        new_node: replacement.new_node.to_bytes().to_vec(),
+        groups: replacement.groups,
+        left: replacement.left,
+    }
+}
+
+fn replacement_from_wire(replacement: &wire::Replacement) -> Result<Replacement, CodecError> {
+    Ok(Replacement {
+        old: disk_id(&replacement.old)?,
+        old_node: node_id(&replacement.old_node)?,
+        new: disk_id(&replacement.new)?,
+        new_node: node_id(&replacement.new_node)?,
+        groups: replacement.groups,
+        left: replacement.left,
+    })
+}
+
+/// Encodes a disk's replacement.
+pub fn encode_replacement(replacement: &Replacement) -> Vec<u8> {
+    replacement_to_wire(replacement).encode_to_vec()
+}
+
+/// Decodes a disk's replacement.
+pub fn decode_replacement(bytes: &[u8]) -> Result<Replacement, CodecError> {
+    let message = wire::Replacement::decode(bytes).map_err(|source| CodecError::Malformed {
+        what: "a disk's replacement",
+        source,
+    })?;
+    replacement_from_wire(&message)
 }
 
 fn node_to_wire(node: NodeRecord) -> wire::Node {
@@ -194,6 +304,7 @@ fn node_from_wire(node: wire::Node) -> Result<NodeRecord, CodecError> {
 
 fn volume_to_wire(volume: VolumeRecord) -> wire::Volume {
     wire::Volume {
+        succession: succession_to_wire(&volume.succession),
         group: volume.group.get(),
         name: volume.name,
         size_bytes: volume.size_bytes,
@@ -214,6 +325,7 @@ fn volume_to_wire(volume: VolumeRecord) -> wire::Volume {
 
 fn volume_from_wire(volume: wire::Volume) -> Result<VolumeRecord, CodecError> {
     Ok(VolumeRecord {
+        succession: succession_from_wire(volume.succession)?,
         group: GroupId(volume.group),
         name: volume.name,
         size_bytes: volume.size_bytes,
@@ -237,6 +349,7 @@ fn cluster_to_wire(cluster: &Cluster) -> wire::Cluster {
         members: cluster.members.iter().map(member_to_wire).collect(),
         next_group: cluster.next_group.get(),
         next_replica: cluster.next_replica.get(),
+        succession: succession_to_wire(&cluster.succession),
     }
 }
 
@@ -247,6 +360,7 @@ fn cluster_from_wire(cluster: wire::Cluster) -> Result<Cluster, CodecError> {
         members: cluster.members.iter().map(member_from_wire).collect::<Result<_, _>>()?,
         next_group: GroupId(cluster.next_group),
         next_replica: ReplicaId(cluster.next_replica),
+        succession: succession_from_wire(cluster.succession)?,
     })
 }
 
@@ -299,6 +413,7 @@ pub fn encode_catalogue(catalogue: &Catalogue) -> Vec<u8> {
         nodes: catalogue.nodes.values().cloned().map(node_to_wire).collect(),
         volumes: catalogue.volumes.values().cloned().map(volume_to_wire).collect(),
         applied: catalogue.applied.get(),
+        replacements: catalogue.replacements.values().map(replacement_to_wire).collect(),
     }
     .encode_to_vec()
 }
@@ -319,6 +434,10 @@ pub fn decode_catalogue(bytes: &[u8]) -> Result<Catalogue, CodecError> {
         volumes: collect(message.volumes, volume_from_wire)?
             .into_iter()
             .map(|volume| (volume.group, volume))
+            .collect(),
+        replacements: collect(message.replacements, |replacement| replacement_from_wire(&replacement))?
+            .into_iter()
+            .map(|replacement| (replacement.old, replacement))
             .collect(),
     })
 }

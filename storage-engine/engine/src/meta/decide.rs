@@ -8,6 +8,8 @@ use cairn_api::units::{BLOCK_BYTES, ByteSize};
 use cairn_core::event::Member;
 
 use super::catalogue::{Catalogue, Cluster, NodeRecord, ReplicaRecord, VolumeRecord};
+use super::replace;
+use super::succession::{Replacement, Step, Succession};
 
 /// The longest volume name in bytes: it becomes an NBD export name and, later, a Kubernetes object's name.
 pub const VOLUME_NAME_BYTES_MAX: usize = 253;
@@ -59,6 +61,24 @@ pub enum Command {
         /// The volume.
         group: GroupId,
     },
+    /// Gives a disk up for another one: every replica on it is to be succeeded by one on the other.
+    ReplaceDisk {
+        /// The disk that is given up.
+        old: DiskId,
+        /// The one that takes its place.
+        new: DiskId,
+    },
+    /// A replica that takes another's place has come so far.
+    AdvanceSwap {
+        /// The group.
+        group: GroupId,
+        /// The replica that comes.
+        joining: ReplicaId,
+        /// How far it is.
+        step: Step,
+        /// For the last step, the index of the group's last change of members.
+        revision: LogIndex,
+    },
 }
 
 /// What a command achieved.
@@ -105,12 +125,16 @@ pub enum Change {
     Volume(VolumeRecord),
     /// A volume is forgotten.
     Forget(GroupId),
+    /// A disk's replacement.
+    Replacement(Replacement),
+    /// A node is forgotten.
+    ForgetNode(NodeId),
 }
 
 /// What a command achieves, with the changes it makes.
 pub type Decision = Result<(Outcome, Vec<Change>), Refusal>;
 
-fn invalid(what: &'static str, value: impl std::fmt::Display, rule: impl Into<String>) -> Refusal {
+pub(super) fn invalid(what: &'static str, value: impl std::fmt::Display, rule: impl Into<String>) -> Refusal {
     Refusal::Invalid {
         what,
         value: value.to_string(),
@@ -138,7 +162,14 @@ pub fn decide(catalogue: &Catalogue, command: &Command) -> Decision {
             replica,
             dropped,
         } => report(catalogue, *group, *replica, *dropped),
-        Command::DeleteVolume { group } => delete(catalogue, *group),
+        Command::DeleteVolume { group } => replace::delete(catalogue, *group),
+        Command::ReplaceDisk { old, new } => replace::replace(catalogue, *old, *new),
+        Command::AdvanceSwap {
+            group,
+            joining,
+            step,
+            revision,
+        } => replace::advance(catalogue, *group, *joining, *step, *revision),
     }
 }
 
@@ -155,6 +186,12 @@ pub fn carry_out(catalogue: &mut Catalogue, index: LogIndex, changes: &[Change])
             }
             Change::Forget(group) => {
                 catalogue.volumes.remove(group);
+            }
+            Change::Replacement(replacement) => {
+                catalogue.replacements.insert(replacement.old, *replacement);
+            }
+            Change::ForgetNode(node) => {
+                catalogue.nodes.remove(node);
             }
         }
     }
@@ -192,6 +229,7 @@ fn found(catalogue: &Catalogue, id: ClusterId, name: &str, nodes: &[NodeRecord],
         id,
         name: name.to_owned(),
         members: members.to_vec(),
+        succession: Succession::default(),
         next_group: GroupId::FIRST_VOLUME,
         next_replica,
     }));
@@ -249,7 +287,7 @@ fn register(catalogue: &Catalogue, node: &NodeRecord) -> Decision {
     let mut node = node.clone();
     if let Some(known) = catalogue.nodes.get(&node.id) {
         // A disk that did not open this time is still this node's, with whatever replicas it has.
-        for disk in &known.disks {
+        for disk in known.disks.iter().filter(|disk| !catalogue.is_removed(disk.id)) {
             if !node.disks.iter().any(|other| other.id == disk.id) {
                 node.disks.push(disk.clone());
             }
@@ -350,6 +388,11 @@ fn create(catalogue: &Catalogue, name: &str, size_bytes: u64, places: &[(NodeId,
                 "disk {disk} of node {node} is not in the catalogue"
             )));
         }
+        if catalogue.is_given_up(*disk) {
+            return Err(Refusal::Precondition(format!(
+                "disk {disk} is being replaced and takes no new replicas: ask again, and another one is chosen"
+            )));
+        }
         if replicas.iter().any(|replica| replica.node == *node) {
             return Err(invalid("places", node, "two replicas of a volume never share a node"));
         }
@@ -370,6 +413,7 @@ fn create(catalogue: &Catalogue, name: &str, size_bytes: u64, places: &[(NodeId,
         size_bytes,
         replicas,
         deleting: false,
+        succession: Succession::default(),
     };
     Ok((
         Outcome::Volume(group),
@@ -378,6 +422,9 @@ fn create(catalogue: &Catalogue, name: &str, size_bytes: u64, places: &[(NodeId,
 }
 
 fn report(catalogue: &Catalogue, group: GroupId, replica: ReplicaId, dropped: bool) -> Decision {
+    if dropped && let Some(decision) = replace::report_retired(catalogue, group, replica) {
+        return decision;
+    }
     let Some(volume) = catalogue.volumes.get(&group) else {
         // Once all replicas are dropped the volume is forgotten, and a repeated report finds nothing.
         return if dropped {
@@ -403,24 +450,6 @@ fn report(catalogue: &Catalogue, group: GroupId, replica: ReplicaId, dropped: bo
     if before == (record.created, record.dropped) {
         return Ok((Outcome::Done, Vec::new()));
     }
-    let change = if deleting && volume.replicas.iter().all(|record| record.dropped) {
-        Change::Forget(group)
-    } else {
-        Change::Volume(volume)
-    };
+    let change = replace::kept_or_forgotten(catalogue, volume, None);
     Ok((Outcome::Done, vec![change]))
-}
-
-fn delete(catalogue: &Catalogue, group: GroupId) -> Decision {
-    match catalogue.volumes.get(&group) {
-        None => Err(Refusal::NotFound(format!("there is no volume {group}"))),
-        Some(volume) if volume.deleting => Ok((Outcome::Done, Vec::new())),
-        Some(volume) => {
-            let volume = VolumeRecord {
-                deleting: true,
-                ..volume.clone()
-            };
-            Ok((Outcome::Done, vec![Change::Volume(volume)]))
-        }
-    }
 }

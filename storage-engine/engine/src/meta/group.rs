@@ -4,7 +4,7 @@
 //! Reads of the catalogue go to [`Meta::view`], a snapshot that the applying thread publishes; [`Meta::barrier`] makes it
 //! current first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
@@ -123,12 +123,38 @@ pub struct Meta {
     applied: Arc<AtomicU64>,
 }
 
-/// This engine's replica of the meta group.
+/// This engine's replicas of the meta group: one, or two while a disk of this engine takes the place of another.
 #[derive(Default)]
 struct Local {
-    thread: Option<Arc<dyn DiskThread>>,
-    disk: Option<DiskId>,
+    threads: BTreeMap<DiskId, Arc<dyn DiskThread>>,
+    /// The members, as the replicas here know them.
     members: Vec<Member>,
+    /// Disks whose replica has applied its own removal.
+    removed: BTreeSet<DiskId>,
+    /// Who leads on the word of the replica on each disk, and whether it is that replica.
+    leaders: BTreeMap<DiskId, (Option<ReplicaId>, bool)>,
+}
+
+impl Local {
+    /// Who leads: a replica here that leads knows best.
+    fn leader(&self) -> (Option<ReplicaId>, bool) {
+        let heard = |disk: &DiskId| self.threads.contains_key(disk);
+        let leads = |(disk, (_, is_local)): &(&DiskId, &(Option<ReplicaId>, bool))| *is_local && heard(disk);
+        let mut known = self.leaders.iter();
+        let own = self.leaders.iter().find(leads);
+        own.or_else(|| known.find(|(_, (leader, _))| leader.is_some()))
+            .map_or((None, false), |(disk, (leader, is_local))| {
+                (*leader, *is_local && heard(disk))
+            })
+    }
+
+    /// The thread to ask: that of the replica that leads, if one does.
+    fn thread(&self) -> Option<Arc<dyn DiskThread>> {
+        let leads = |disk: &DiskId| self.leaders.get(disk).is_some_and(|(_, is_local)| *is_local);
+        let leading = self.threads.iter().find(|(disk, _)| leads(disk));
+        let any = leading.or_else(|| self.threads.iter().next());
+        any.map(|(_, thread)| Arc::clone(thread))
+    }
 }
 
 impl Meta {
@@ -138,10 +164,13 @@ impl Meta {
         let (sender, receiver) = mpsc::channel();
         let length = Arc::new(AtomicU64::new(0));
         let waiters = Waiters::default();
-        let (publish, view) = watch::channel(Arc::new(initial_view(&store)));
+        let copy = store.copy();
+        let copied = copy.as_ref().map(|copy| copy.applied).unwrap_or_default();
+        let (publish, view) = watch::channel(Arc::new(initial_view(&store, copy)));
         let applied = Arc::new(AtomicU64::new(store.catalogue().applied.get()));
         let applier = Applier {
             store,
+            copied,
             receiver,
             length: Arc::clone(&length),
             waiters: Arc::clone(&waiters),
@@ -191,9 +220,22 @@ impl Meta {
         self.leader.subscribe()
     }
 
-    /// A change of leader was reported.
-    pub fn set_leader(&self, leader: MetaLeader) {
-        self.leader.send_replace(leader);
+    /// The replica on `disk` says who leads.
+    pub fn note_leader(&self, disk: DiskId, leader: Option<ReplicaId>, is_local: bool) {
+        self.local().leaders.insert(disk, (leader, is_local));
+        self.settle_leader();
+    }
+
+    /// Finds out anew who leads. A leader whose number was not known to be anybody's may be known by now.
+    pub fn settle_leader(&self) {
+        let (leader, is_local) = self.local().leader();
+        let member = leader.and_then(|replica| self.member(replica));
+        let leader = MetaLeader { member, is_local };
+        self.leader.send_if_modified(|known| {
+            let is_news = *known != leader;
+            *known = leader;
+            is_news
+        });
     }
 
     /// For an engine outside the meta group: whether a leader answered when it was asked last.
@@ -203,7 +245,7 @@ impl Meta {
 
     /// Whether a leader is known: by this engine's own replica, or by asking.
     pub fn has_leader(&self) -> bool {
-        if self.is_member() {
+        if self.counts() {
             self.leader.borrow().member.is_some()
         } else {
             self.answered.load(Ordering::Relaxed)
@@ -220,46 +262,43 @@ impl Meta {
     }
 
     fn thread(&self) -> Option<Arc<dyn DiskThread>> {
-        self.local().thread.clone()
+        self.local().thread()
     }
 
-    /// The meta group's replica lives on this disk's thread, and these are the group's members.
+    /// A replica of the meta group lives on this disk's thread, and these are the group's members.
     pub fn attach(&self, disk: DiskId, thread: Arc<dyn DiskThread>, members: Vec<Member>) {
-        *self.local() = Local {
-            thread: Some(thread),
-            disk: Some(disk),
-            members,
-        };
+        let mut local = self.local();
+        local.threads.insert(disk, thread);
+        local.members = members;
+        drop(local);
+        self.settle_leader();
     }
 
-    /// Whether the replica is on this disk.
+    /// Whether a replica is on this disk.
     pub fn is_on(&self, disk: DiskId) -> bool {
-        self.local().disk == Some(disk)
+        self.local().threads.contains_key(&disk)
     }
 
-    /// The replica's disk serves no more.
-    pub fn detach(&self) {
-        *self.local() = Local::default();
-        self.set_leader(MetaLeader::default());
+    /// The replica's disk serves no more, or has no replica any more.
+    pub fn detach(&self, disk: DiskId) {
+        let mut local = self.local();
+        local.threads.remove(&disk);
+        local.leaders.remove(&disk);
+        local.removed.remove(&disk);
+        drop(local);
+        self.settle_leader();
     }
 
     /// The member of that number, from what the group itself says, else from the catalogue.
     pub fn member(&self, replica: ReplicaId) -> Option<Member> {
-        let own = self
-            .local()
-            .members
-            .iter()
-            .find(|member| member.replica == replica)
-            .cloned();
-        own.or_else(|| {
-            let view = self.view();
-            view.cluster
-                .as_ref()?
-                .members
-                .iter()
-                .find(|member| member.replica == replica)
-                .cloned()
-        })
+        let is_it = |member: &&Member| member.replica == replica;
+        if let Some(member) = self.local().members.iter().find(is_it) {
+            return Some(*member);
+        }
+        let view = self.view();
+        let cluster = view.cluster.as_ref()?;
+        let coming = cluster.succession.swaps.iter().map(|swap| &swap.joining);
+        cluster.members.iter().chain(coming).find(is_it).copied()
     }
 
     /// The last index that the own state machine holds: the log goes on behind it.
@@ -272,7 +311,29 @@ impl Meta {
         self.thread().is_some()
     }
 
-    /// Keeps somebody else's catalogue over a restart, and shows it as long as the own state machine is empty.
+    /// Whether a replica here is a member, as far as is known. One that was just made, to take another's place, hears from
+    /// nobody before it is; one that was removed never again.
+    pub fn counts(&self) -> bool {
+        let view = self.view();
+        let is_named = |disk: &DiskId| {
+            let mut members = view.cluster.iter().flat_map(|cluster| &cluster.members);
+            view.cluster.is_none() || members.any(|member| member.disk == *disk)
+        };
+        let local = self.local();
+        let mut counting = local.threads.keys().filter(|disk| !local.removed.contains(disk));
+        counting.any(is_named)
+    }
+
+    /// The replica on `disk` has applied its own removal: what it says of the group is of the past.
+    pub fn note_removed(&self, disk: DiskId) {
+        let mut local = self.local();
+        local.removed.insert(disk);
+        local.leaders.remove(&disk);
+        drop(local);
+        self.settle_leader();
+    }
+
+    /// Keeps somebody else's catalogue over a restart, and shows it as long as the own state machine is behind it.
     pub fn keep_copy(&self, catalogue: Catalogue) {
         self.queue.put(Item::Copy(Box::new(catalogue)));
     }
@@ -379,16 +440,18 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The state machine's own catalogue once it is founded, else the copy.
-fn initial_view(store: &Store) -> Catalogue {
-    if store.catalogue().cluster.is_some() {
-        return store.catalogue().clone();
-    }
-    store.copy().unwrap_or_default()
+/// The state machine's own catalogue once it is founded, or the copy if that is further on: this engine may have left the
+/// meta group, or it may just have come and replay the log from its beginning. What is shown never goes back in time.
+fn initial_view(store: &Store, copy: Option<Catalogue>) -> Catalogue {
+    let own = store.catalogue();
+    let copy = copy.filter(|copy| own.cluster.is_none() || copy.applied > own.applied);
+    copy.unwrap_or_else(|| own.clone())
 }
 
 struct Applier {
     store: Store,
+    /// The revision of the copy that was kept last.
+    copied: LogIndex,
     receiver: mpsc::Receiver<Item>,
     length: Arc<AtomicU64>,
     waiters: Waiters,
@@ -404,7 +467,9 @@ impl Applier {
                 Item::Apply(index, data) => next = self.apply_batch(index, &data)?,
                 Item::Copy(catalogue) => {
                     self.store.keep_copy(&catalogue)?;
-                    if self.store.catalogue().cluster.is_none() {
+                    self.copied = catalogue.applied;
+                    let own = self.store.catalogue();
+                    if own.cluster.is_none() || own.applied < self.copied {
                         self.publish.send_replace(Arc::new(*catalogue));
                     }
                 }
@@ -446,8 +511,9 @@ impl Applier {
         }
         self.applied
             .store(self.store.catalogue().applied.get(), Ordering::Release);
-        if self.store.catalogue().cluster.is_some() {
-            self.publish.send_replace(Arc::new(self.store.catalogue().clone()));
+        let own = self.store.catalogue();
+        if own.cluster.is_some() && own.applied >= self.copied {
+            self.publish.send_replace(Arc::new(own.clone()));
         }
         for applied in verdicts {
             if let Err(refusal) = &applied.verdict {

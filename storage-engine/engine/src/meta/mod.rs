@@ -1,14 +1,17 @@
 //! The meta group: the catalogue of the cluster, replicated by the same Raft as every volume.
 //!
 //! [`catalogue`] is the state, [`decide`] what a command does to it (pure), [`store`] its durable form in sled, [`codec`] its bytes,
-//! [`placement`] the choice of disks, [`group`] the way a command takes from a proposer through the log to its verdict.
+//! [`placement`] the choice of disks, [`succession`] how replicas are succeeded by others, [`replace`] the commands for that,
+//! [`group`] the way a command takes from a proposer through the log to its verdict.
 
 pub mod catalogue;
 pub mod codec;
 pub mod decide;
 pub mod group;
 pub mod placement;
+mod replace;
 pub mod store;
+pub mod succession;
 
 /// The messages of `proto/meta.proto`.
 #[allow(
@@ -25,6 +28,9 @@ pub mod wire {
 
 pub use catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumePhase, VolumeRecord};
 pub use decide::{Command, Outcome, Refusal};
+pub use succession::{Replacement, Step, Succession, Swap};
 
+#[cfg(test)]
+mod replace_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -60,7 +60,7 @@ pub fn place(catalogue: &Catalogue, reports: &[NodeReport], replicas: usize) -> 
             Ok(disks) => {
                 let candidates = disks
                     .iter()
-                    .filter(|(_, free_bytes)| *free_bytes > 0)
+                    .filter(|(disk, free_bytes)| *free_bytes > 0 && !catalogue.is_given_up(*disk))
                     .map(|(disk, free_bytes)| candidate(catalogue, report.node, *disk, *free_bytes));
                 match candidates.min_by_key(Candidate::rank) {
                     Some(candidate) => {
@@ -96,11 +96,12 @@ fn candidate(catalogue: &Catalogue, node: NodeId, disk: DiskId, free_bytes: u64)
         .get(&node)
         .and_then(|record| record.disks.iter().find(|own| own.id == disk))
         .map_or(free_bytes, |record| record.size_bytes);
-    let (replicas, promised_bytes) = catalogue
-        .replicas_on(disk)
-        .fold((0, 0_i128), |(count, bytes), (volume, _)| {
-            (count + 1, bytes + i128::from(volume.size_bytes))
-        });
+    let present = catalogue.replicas_on(disk).map(|(volume, _)| volume);
+    let coming = catalogue.swaps().filter(|(_, swap)| swap.joining.disk == disk);
+    let coming = coming.filter_map(|(group, _)| catalogue.volumes.get(&group));
+    let (replicas, promised_bytes) = present.chain(coming).fold((0, 0_i128), |(count, bytes), volume| {
+        (count + 1, bytes + i128::from(volume.size_bytes))
+    });
     let room_bytes = i128::from(free_bytes).min(i128::from(size_bytes) - promised_bytes);
     Candidate {
         node,

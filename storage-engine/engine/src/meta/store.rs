@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use cairn_api::ids::LogIndex;
+use cairn_api::ids::{GroupId, LogIndex};
 
 use super::catalogue::Catalogue;
 use super::codec::{self, CodecError};
@@ -21,6 +21,7 @@ const KEY_APPLIED: &[u8] = b"applied";
 const KEY_CLUSTER: &[u8] = b"cluster";
 const PREFIX_NODE: u8 = b'n';
 const PREFIX_VOLUME: u8 = b'v';
+const PREFIX_REPLACEMENT: u8 = b'r';
 /// sled's page cache in bytes: the catalogue is small and kept in memory besides.
 const CACHE_BYTES: u64 = 8 << 20;
 
@@ -142,6 +143,10 @@ impl Store {
                     let volume = codec::decode_volume(&value).map_err(|source| self.record_error(source))?;
                     catalogue.volumes.insert(volume.group, volume);
                 }
+                (Some(&PREFIX_REPLACEMENT), _) => {
+                    let replacement = codec::decode_replacement(&value).map_err(|source| self.record_error(source))?;
+                    catalogue.replacements.insert(replacement.old, replacement);
+                }
                 _ => return Err(self.record_error(CodecError::Field("a key"))),
             }
         }
@@ -168,19 +173,7 @@ impl Store {
         };
         let applied = Applied { request, verdict };
         let mut batch = sled::Batch::default();
-        for change in &changes {
-            match change {
-                Change::Cluster(cluster) => batch.insert(KEY_CLUSTER, codec::encode_cluster(cluster)),
-                Change::Node(node) => batch.insert(key(PREFIX_NODE, &node.id.to_bytes()), codec::encode_node(node)),
-                Change::Volume(volume) => {
-                    batch.insert(
-                        key(PREFIX_VOLUME, &volume.group.get().to_be_bytes()),
-                        codec::encode_volume(volume),
-                    );
-                }
-                Change::Forget(group) => batch.remove(key(PREFIX_VOLUME, &group.get().to_be_bytes())),
-            }
-        }
+        changes.iter().for_each(|change| write(&mut batch, change));
         batch.insert(KEY_APPLIED, &index.get().to_be_bytes());
         self.state
             .transaction(|tree| {
@@ -213,6 +206,21 @@ impl Store {
     pub fn flush(&self) -> Result<(), StoreError> {
         self.database.flush().map_err(|source| self.database_error(source))?;
         Ok(())
+    }
+}
+
+fn write(batch: &mut sled::Batch, change: &Change) {
+    let volume_key = |group: GroupId| key(PREFIX_VOLUME, &group.get().to_be_bytes());
+    match change {
+        Change::Cluster(cluster) => batch.insert(KEY_CLUSTER, codec::encode_cluster(cluster)),
+        Change::Node(node) => batch.insert(key(PREFIX_NODE, &node.id.to_bytes()), codec::encode_node(node)),
+        Change::ForgetNode(node) => batch.remove(key(PREFIX_NODE, &node.to_bytes())),
+        Change::Volume(volume) => batch.insert(volume_key(volume.group), codec::encode_volume(volume)),
+        Change::Forget(group) => batch.remove(volume_key(*group)),
+        Change::Replacement(replacement) => batch.insert(
+            key(PREFIX_REPLACEMENT, &replacement.old.to_bytes()),
+            codec::encode_replacement(replacement),
+        ),
     }
 }
 

@@ -9,6 +9,7 @@ use super::catalogue::{Catalogue, DiskRecord, NodeRecord};
 use super::codec;
 use super::decide::{Command, Outcome, Refusal, carry_out, decide};
 use super::store::Store;
+use super::succession::Step;
 
 pub(crate) fn node(number: u8) -> NodeId {
     NodeId::from_bytes([number; 16])
@@ -33,7 +34,7 @@ pub(crate) fn record(number: u8) -> NodeRecord {
     }
 }
 
-fn found(nodes: u8) -> Command {
+pub(super) fn found(nodes: u8) -> Command {
     let members = (1..=nodes.min(3))
         .map(|number| Member {
             replica: ReplicaId(u64::from(number)),
@@ -49,7 +50,7 @@ fn found(nodes: u8) -> Command {
     }
 }
 
-fn run(catalogue: &mut Catalogue, command: &Command) -> Result<Outcome, Refusal> {
+pub(super) fn run(catalogue: &mut Catalogue, command: &Command) -> Result<Outcome, Refusal> {
     let (outcome, changes) = decide(catalogue, command)?;
     let index = catalogue.applied.next();
     carry_out(catalogue, index, &changes);
@@ -224,8 +225,20 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         dropped,
     });
     let delete = (2_u64..8).prop_map(|group| Command::DeleteVolume { group: GroupId(group) });
+    let swap = (1_u8..7, 1_u8..7).prop_map(|(old, new)| Command::ReplaceDisk {
+        old: disk(old),
+        new: disk(new),
+    });
+    let step = prop::sample::select(vec![Step::Join, Step::CatchUp, Step::Switch, Step::Settled]);
+    let advance = (1_u64..8, 3_u64..24, step).prop_map(|(group, replica, step)| Command::AdvanceSwap {
+        group: GroupId(group),
+        joining: ReplicaId(replica),
+        step,
+        revision: LogIndex(replica),
+    });
     let register = (1_u8..6).prop_map(|number| Command::RegisterNode(record(number)));
-    let any_command = prop_oneof![4 => create, 4 => report, 2 => delete, 1 => register, 1 => Just(found(3))];
+    let any_command =
+        prop_oneof![4 => create, 4 => report, 2 => delete, 2 => swap, 5 => advance, 2 => register, 1 => Just(found(3))];
     prop::collection::vec(any_command, 1..40)
 }
 
@@ -281,6 +294,7 @@ proptest! {
             let data = codec::encode_command(request as u64, command);
             prop_assert_eq!(codec::decode_command(&data).unwrap(), (request as u64, command.clone()));
             let _ = run(&mut catalogue, command);
+            super::replace_tests::check_counts(&catalogue);
         }
         prop_assert_eq!(codec::decode_catalogue(&codec::encode_catalogue(&catalogue)).unwrap(), catalogue);
     }
