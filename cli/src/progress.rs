@@ -64,6 +64,35 @@ impl Drop for ByteBar {
     }
 }
 
+/// A bar over a known number of things, with what is being done now; gone when dropped.
+pub(crate) struct StepBar(ProgressBar);
+
+impl StepBar {
+    /// A bar that stands at its beginning.
+    pub(crate) fn start() -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        bar.set_style(style(STEPS, ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    /// So many of so many are done, and this is what is done now.
+    pub(crate) fn say(&self, done: u64, all: u64, what: impl Into<String>) {
+        self.0.set_length(all);
+        self.0.set_position(done);
+        self.0.set_message(what.into());
+    }
+}
+
+impl Drop for StepBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// The look of [`StepBar`].
+const STEPS: &str = "{spinner} [{bar:20}] {pos}/{len} {wide_msg} {elapsed}";
+
 /// The templates are constants; should one be wrong, the default look is better than no command.
 fn style(template: &str, fallback: ProgressStyle) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or(fallback)
@@ -78,6 +107,7 @@ mod tests {
         for template in [
             "{spinner} {wide_msg} {elapsed}",
             "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left",
+            STEPS,
         ] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }

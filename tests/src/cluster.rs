@@ -132,6 +132,35 @@ impl Cluster {
         Ok(())
     }
 
+    /// Adds a new engine with an empty disk to the cluster that runs, and returns its index.
+    pub fn add_engine(&mut self, options: &ClusterOptions) -> Result<usize> {
+        let index = self.engines.len();
+        let members: Vec<usize> = (0..index).collect();
+        let config = configure(&self.dir, index, options)?;
+        self.engines.push(Engine::new(&self.binaries, &self.dir, config));
+        self.format(index, options.disk_bytes)?;
+        self.engines[index].start()?;
+        self.engines[index].wait_healthy(START_LIMIT)?;
+        let address = self.engines[index].control_address();
+        let add = self.cairn_to(&members).args(["cluster", "add", &address]);
+        add.timeout(START_LIMIT).ok()?;
+        self.engines[index].wait_ready(START_LIMIT)?;
+        Ok(index)
+    }
+
+    /// The id of an engine's only disk that the cluster counts on, as the cluster knows it.
+    pub fn disk_id(&self, engine: usize) -> Result<String> {
+        let disks = self.json(&["disk", "list"])?;
+        let name = &self.engines[engine].config.name;
+        let disks = disks["disks"].as_array().context("no disks")?;
+        let own = disks
+            .iter()
+            .find(|disk| disk["node"] == **name && disk["state"] != "removed");
+        let id = own.and_then(|disk| disk["disk_id"].as_str());
+        id.map(str::to_owned)
+            .with_context(|| format!("no disk of {name}: {disks:?}"))
+    }
+
     /// Waits until every running engine serves.
     pub fn wait_ready(&mut self) -> Result<()> {
         self.engines

@@ -25,6 +25,31 @@ pub enum DiskCommand {
   cairn disk list                      the disks of every engine in the cluster
   cairn disk list /dev/sdb /dev/sdc    what the superblocks of these disks say; no engine is asked")]
     List(ListArgs),
+    /// Give a disk up for another one: every replica on it is made anew on the other
+    ///
+    /// For a disk that failed, lost data or went away with its machine, and for one that is to be taken out. New replicas
+    /// are made from those that are left, under load; volumes serve all the while. The new disk must be one of the cluster:
+    /// name it in an engine's configuration and restart the engine, or add a new engine with `cairn cluster add`.
+    ///
+    /// Disks are named by their id, by its beginning, or as NODE:PATH. The same command again tells how far it is. A new
+    /// disk that fails on the way is replaced in its turn.
+    #[command(after_help = "Examples:
+  cairn disk list                                                  their ids
+  cairn disk replace 5f0c1d7e 91ab33f0                             begin, and let it go on by itself
+  cairn disk replace 5f0c1d7e d:/dev/sdb --wait --timeout 60m      and see it through")]
+    Replace(ReplaceArgs),
+}
+
+/// Arguments of `cairn disk replace`.
+#[derive(Args, Debug, Clone)]
+pub struct ReplaceArgs {
+    /// The disk that is given up
+    pub old: String,
+    /// The disk that takes its place
+    pub new: String,
+    /// Wait until nothing is left on the old disk; `--timeout` says for how long
+    #[arg(long)]
+    pub wait: bool,
 }
 
 /// Arguments of `cairn disk format`.

@@ -6,9 +6,9 @@ mod disk;
 mod values;
 mod volume;
 
-pub use cluster::{ClusterCommand, InitArgs};
+pub use cluster::{AddArgs, ClusterCommand, InitArgs};
 pub use dev::{BASE_PORT_DEFAULT, DISK_SIZE_DEFAULT, DevArgs, ENGINES_DEFAULT};
-pub use disk::{DiskCommand, FormatArgs, ListArgs};
+pub use disk::{DiskCommand, FormatArgs, ListArgs, ReplaceArgs};
 pub use values::{parse_engine, parse_size, parse_timeout};
 pub use volume::{CreateArgs, DeleteArgs, DetachArgs, NameArgs, VolumeCommand};
 
@@ -103,13 +103,14 @@ pub enum OutputFormat {
 /// The nouns.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Prepare disks for Cairn and look at them
+    /// Prepare disks for Cairn, look at them and replace them
     #[command(
         subcommand,
         after_help = "Examples:
   cairn disk format /dev/sdb                         a whole device
   cairn disk format /var/lib/cairn/disk.img --size 8GiB
-  cairn disk list                                    every disk of the cluster"
+  cairn disk list                                    every disk of the cluster
+  cairn disk replace 5f0c1d7e 91ab33f0 --wait        one takes the place of another"
     )]
     Disk(DiskCommand),
     /// Make a cluster of engines and look at it
@@ -117,6 +118,7 @@ pub enum Command {
         subcommand,
         after_help = "Examples:
   cairn cluster init --engine 10.0.0.1,10.0.0.2,10.0.0.3
+  cairn cluster add 10.0.0.4 --engine 10.0.0.1
   cairn cluster status"
     )]
     Cluster(ClusterCommand),
@@ -181,7 +183,7 @@ mod tests {
                 command.get_name()
             );
         });
-        assert!(commands >= 15, "only {commands} commands were visited");
+        assert!(commands >= 17, "only {commands} commands were visited");
     }
 
     #[test]
@@ -230,6 +232,8 @@ mod tests {
             "cairn volume list --engine :7400",
             "cairn volume list -o xml",
             "cairn disk format",
+            "cairn disk replace 5f0c1d7e",
+            "cairn cluster add",
             "cairn dev",
             "cairn dev --dir d --engines 0",
             "cairn dev --dir d --volume-size 1GiB",

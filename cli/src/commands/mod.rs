@@ -1,8 +1,10 @@
 //! What each command does: one file a noun, and one for a cluster's birth.
 
+mod add;
 mod cluster;
 mod disk;
 pub(crate) mod init;
+mod replace;
 pub(crate) mod volume;
 
 use cairn_api::control;
@@ -76,8 +78,10 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Volume(VolumeCommand::Export(args)) => volume::export(&context, &args.name).await,
         Command::Volume(VolumeCommand::Detach(args)) => volume::detach(&context, args).await,
         Command::Cluster(ClusterCommand::Init(args)) => cluster::init(&context, &cli.global, args).await,
+        Command::Cluster(ClusterCommand::Add(args)) => add::add(&context, args).await,
         Command::Cluster(ClusterCommand::Status) => cluster::status(&context).await,
         Command::Disk(DiskCommand::List(args)) => disk::list(&context, args).await,
+        Command::Disk(DiskCommand::Replace(args)) => replace::replace(&context, args).await,
         Command::Disk(DiskCommand::Format(args)) => disk::format(&context, args),
         Command::Dev(args) => dev::run(&cli.global, args).await,
     }

@@ -63,13 +63,42 @@ fn state_name(state: control::NodeState) -> &'static str {
     }
 }
 
+/// The node knows its disks' free space; the catalogue knows which disks it ever had. One that the node cannot read has no
+/// id of its own word, and is the catalogue's at the same path.
+fn disks(spec: &control::NodeSpec, info: Option<&control::NodeInfo>) -> Vec<DiskView> {
+    let Some(info) = info else {
+        return spec
+            .disks
+            .iter()
+            .map(|disk| DiskView::new(disk, &spec.name, false))
+            .collect();
+    };
+    let mut live = info.disks.clone();
+    let mut missing = Vec::new();
+    for known in &spec.disks {
+        if live.iter().any(|disk| disk.disk_id == known.disk_id) {
+            continue;
+        }
+        match live
+            .iter_mut()
+            .find(|disk| disk.disk_id.is_empty() && disk.path == known.path)
+        {
+            Some(nameless) => nameless.disk_id.clone_from(&known.disk_id),
+            None => missing.push(DiskView::missing(known, &spec.name)),
+        }
+    }
+    let mut disks: Vec<DiskView> = live.iter().map(|disk| DiskView::new(disk, &spec.name, true)).collect();
+    disks.extend(missing);
+    disks
+}
+
 impl NodeView {
     /// From the catalogue's entry and, where it answered, the node's own word.
-    pub fn new(status: &control::NodeStatus) -> Self {
+    pub fn new(status: &control::NodeStatus, replacements: &[control::Replacement]) -> Self {
         let spec = status.spec.clone().unwrap_or_default();
         let info = status.info.as_ref();
-        // The node knows its disks' free space; the catalogue knows which disks it had when it registered.
-        let disks = info.map_or(&spec.disks, |info| &info.disks);
+        let disks = disks(&spec, info).into_iter();
+        let disks = disks.map(|disk| disk.with_replacements(replacements)).collect();
         Self {
             node_id: spec.node_id.clone(),
             reachable: status.reachable,
@@ -81,10 +110,7 @@ impl NodeView {
             data_address: spec.data_address.clone(),
             nbd_address: non_empty(&spec.nbd_address),
             nbd_socket: info.and_then(|info| non_empty(&info.nbd_socket)),
-            disks: disks
-                .iter()
-                .map(|disk| DiskView::new(disk, &spec.name, info.is_some()))
-                .collect(),
+            disks,
             name: spec.name,
         }
     }
@@ -110,7 +136,11 @@ impl NodeView {
 impl ClusterView {
     /// From the API's answer.
     pub fn new(status: &control::ClusterStatus) -> Self {
-        let mut nodes: Vec<NodeView> = status.nodes.iter().map(NodeView::new).collect();
+        let mut nodes: Vec<NodeView> = status
+            .nodes
+            .iter()
+            .map(|node| NodeView::new(node, &status.replacements))
+            .collect();
         nodes.sort_by(|left, right| left.name.cmp(&right.name));
         let names: NodeNames = nodes
             .iter()
@@ -149,7 +179,8 @@ impl ClusterView {
                 let why = node.problem.as_deref().unwrap_or("it does not answer");
                 lines.push(format!("node {}: {why}", node.name));
             }
-            for disk in node.disks.iter().filter(|disk| disk.state.starts_with("failed")) {
+            let is_bad = |disk: &&DiskView| disk.state.starts_with("failed") || disk.state == "missing";
+            for disk in node.disks.iter().filter(is_bad) {
                 lines.push(format!("node {}: disk {}: {}", node.name, disk.path, disk.state));
             }
         }
@@ -197,6 +228,28 @@ impl View for InitView {
             self.cluster.cluster_name,
             self.cluster.nodes.len(),
             or_nothing(self.cluster.meta_leader.as_deref()),
+            self.cluster.nodes_table()
+        )
+    }
+}
+
+/// Engines that `cluster add` has added, or found to be members.
+#[derive(Serialize, Clone, PartialEq, Debug)]
+pub struct AddedView {
+    /// Their nodes' names.
+    pub added: Vec<String>,
+    /// The cluster.
+    #[serde(flatten)]
+    pub cluster: ClusterView,
+}
+
+impl View for AddedView {
+    fn table(&self) -> String {
+        format!(
+            "Cluster {} has {} nodes, {} among them.\n\n{}",
+            self.cluster.cluster_name,
+            self.cluster.nodes.len(),
+            self.added.join(" and "),
             self.cluster.nodes_table()
         )
     }

@@ -20,10 +20,26 @@ pub struct DiskView {
     pub size_bytes: u64,
     /// What its log can still take; absent while the node does not answer.
     pub free_bytes: Option<u64>,
-    /// `ok`, `recovering`, `failed: <why>`, or `unknown` while the node does not answer.
+    /// `ok`, `recovering`, `failed: <why>`, `missing` if its node does not have it now, `removed` once it is replaced, or
+    /// `unknown` while the node does not answer.
     pub state: String,
     /// Replicas on it; absent while the node does not answer.
     pub replicas: Option<u32>,
+    /// What takes its place, if anything does or did.
+    pub given_up: Option<GivenUpView>,
+}
+
+/// What takes a disk's place, and how far that is.
+#[derive(Serialize, Clone, PartialEq, Debug)]
+pub struct GivenUpView {
+    /// The disk that takes its place.
+    pub replaced_by: String,
+    /// Groups that had a replica on it.
+    pub groups: u32,
+    /// Those that have none there any more.
+    pub groups_done: u32,
+    /// Whether nothing is left on it.
+    pub done: bool,
 }
 
 impl DiskView {
@@ -39,6 +55,46 @@ impl DiskView {
                 .filter(|_| live)
                 .unwrap_or_else(|| "unknown".to_owned()),
             replicas: live.then_some(disk.replicas),
+            given_up: None,
+        }
+    }
+
+    /// A disk that the cluster knows and its node, which answers, does not have now.
+    pub fn missing(disk: &control::Disk, node: &str) -> Self {
+        Self {
+            state: "missing".to_owned(),
+            ..Self::new(disk, node, false)
+        }
+    }
+
+    /// With what the cluster knows of its replacement.
+    #[must_use]
+    pub fn with_replacements(mut self, replacements: &[control::Replacement]) -> Self {
+        let replacement = replacements
+            .iter()
+            .find(|replacement| replacement.old_disk_id == self.disk_id);
+        if let Some(replacement) = replacement {
+            if replacement.done {
+                "removed".clone_into(&mut self.state);
+            }
+            self.given_up = Some(GivenUpView {
+                replaced_by: replacement.new_disk_id.clone(),
+                groups: replacement.groups,
+                groups_done: replacement.groups_done,
+                done: replacement.done,
+            });
+        }
+        self
+    }
+
+    fn state_words(&self) -> String {
+        match &self.given_up {
+            None => self.state.clone(),
+            Some(given_up) if given_up.done => format!("removed, replaced by {}", given_up.replaced_by),
+            Some(given_up) => format!(
+                "{}, being replaced by {} ({} of {} done)",
+                self.state, given_up.replaced_by, given_up.groups_done, given_up.groups
+            ),
         }
     }
 }
@@ -71,7 +127,7 @@ impl View for DiskListView {
                 ByteSize(disk.size_bytes).to_string(),
                 or_nothing(disk.free_bytes.map(|bytes| ByteSize(bytes).to_string()).as_deref()),
                 or_nothing(disk.replicas.map(|count| count.to_string()).as_deref()),
-                disk.state.clone(),
+                disk.state_words(),
                 disk.disk_id.clone(),
             ]
         };

@@ -5,13 +5,15 @@ mod cluster;
 mod disk;
 mod done;
 mod export;
+mod replacement;
 mod table;
 mod volume;
 
-pub use cluster::{ClusterView, InitView, NodeView};
-pub use disk::{DiskListView, DiskView, FormattedView, LocalDiskListView, LocalDiskView};
+pub use cluster::{AddedView, ClusterView, InitView, NodeView};
+pub use disk::{DiskListView, DiskView, FormattedView, GivenUpView, LocalDiskListView, LocalDiskView};
 pub use done::{DeletedView, DetachedView, DevEngineView, DevView};
 pub use export::{ExportListView, ExportView};
+pub use replacement::{ReplacementItemView, ReplacementView};
 pub use volume::{NodeNames, ReplicaView, VolumeListView, VolumeView};
 
 use serde::Serialize;

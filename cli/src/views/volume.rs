@@ -35,6 +35,8 @@ pub struct VolumeView {
     pub allocated_bytes: Option<u64>,
     /// Its replicas.
     pub replicas: Vec<ReplicaView>,
+    /// Replicas that are about to take the place of others.
+    pub joining: Vec<ReplicaView>,
 }
 
 /// A replica. What only the engine knows is absent while the engine does not answer.
@@ -50,7 +52,8 @@ pub struct ReplicaView {
     pub created: bool,
     /// Whether its engine told its state.
     pub answering: bool,
-    /// `leader`, `follower` or `candidate`.
+    /// `leader`, `follower` or `candidate`; `joining`, then `learner`, before it takes another's place; `removed` when it
+    /// has lost it; `damaged` if it is gone from its disk.
     pub role: Option<String>,
     /// Raft's term.
     pub term: Option<u64>,
@@ -69,9 +72,11 @@ pub struct ReplicaView {
 impl VolumeView {
     /// From the API's answer; `names` gives nodes their names.
     pub fn new(volume: &control::Volume, names: &NodeNames) -> Self {
+        // A newcomer may lead before the catalogue has heard that it took its place.
         let leader = volume
             .replicas
             .iter()
+            .chain(&volume.joining)
             .filter_map(|replica| replica.status.as_ref())
             .filter(|status| status.role == "leader")
             .max_by_key(|status| status.term);
@@ -98,6 +103,11 @@ impl VolumeView {
             allocated_bytes: leader.map(|status| status.allocated_bytes),
             replicas: volume
                 .replicas
+                .iter()
+                .map(|replica| ReplicaView::new(replica, leader, names))
+                .collect(),
+            joining: volume
+                .joining
                 .iter()
                 .map(|replica| ReplicaView::new(replica, leader, names))
                 .collect(),
@@ -191,7 +201,14 @@ impl View for VolumeView {
         ];
         format!(
             "{head}\n\n{}",
-            layout(&columns, self.replicas.iter().map(ReplicaView::row).collect())
+            layout(
+                &columns,
+                self.replicas
+                    .iter()
+                    .chain(&self.joining)
+                    .map(ReplicaView::row)
+                    .collect()
+            )
         )
     }
 }

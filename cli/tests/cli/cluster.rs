@@ -120,3 +120,22 @@ NODE  PATH           SIZE     FREE  REPLICAS  STATE    DISK
 "
     );
 }
+
+#[test]
+fn add_tells_the_newcomer_whom_to_ask() {
+    let (old, new) = (member(), fresh("4"));
+    old.state()
+        .cluster
+        .nodes
+        .push(crate::engines::status(crate::engines::spec("4"), true));
+    let text = run(&format!("cluster add {} --engine {}", new.address, old.address)).ok();
+    assert!(text.starts_with("Cluster lab has 4 nodes, 4 among them."), "{text}");
+    let joins = new.state().joins.clone();
+    assert_eq!(joins.len(), 1);
+    assert_eq!(joins[0].cluster_id, old.state().cluster.cluster_id);
+    assert!(joins[0].addresses.contains(&"10.0.0.1:7400".to_owned()), "{joins:?}");
+    new.state().node.cluster_id = "99999999-2222-3333-4444-555555555555".to_owned();
+    let ran = run(&format!("cluster add {} --engine {}", new.address, old.address));
+    assert_eq!(ran.code, 4);
+    assert!(ran.stderr.contains("belongs to another cluster"), "{}", ran.stderr);
+}

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
+use crate::engines::member;
 use crate::run::run;
 
 /// A directory on a real file system: `/tmp` may be memory, which knows no direct I/O.
@@ -108,4 +109,90 @@ fn list_tells_what_else_is_on_a_disk() {
             .contains("could not be opened"),
         "{json}"
     );
+}
+
+#[test]
+fn replace_finds_the_disks_waits_and_tells_how_far_it_is() {
+    let fake = member();
+    let at = format!("--engine {}", fake.address);
+    let text = run(&format!("disk replace disk-1 2:/disks/2.img {at}")).ok();
+    assert!(text.contains("0 of 3 groups moved. It goes on by itself"), "{text}");
+    assert!(text.contains("data    catch-up       40  100"), "{text}");
+    let json = run(&format!("-o json disk replace disk-1 disk-2 --wait {at}")).json();
+    assert_eq!((&json["done"], &json["groups_done"]), (&true.into(), &3.into()));
+    assert_eq!(
+        (&json["old_disk_id"], &json["new_disk_id"]),
+        (&"disk-1".into(), &"disk-2".into())
+    );
+    let unknown = run(&format!("disk replace nothing disk-2 {at}"));
+    assert_eq!(unknown.code, 3);
+    assert!(
+        unknown
+            .stderr
+            .contains("the cluster has no disk 'nothing'\n  try: `cairn disk list`"),
+        "{}",
+        unknown.stderr
+    );
+    let unclear = run(&format!("disk replace disk disk-2 {at}"));
+    assert_eq!(unclear.code, 2);
+    assert!(unclear.stderr.contains("may be any of 3 disks"), "{}", unclear.stderr);
+}
+
+#[test]
+fn replace_that_takes_too_long_goes_on_by_itself() {
+    let fake = member();
+    let ran = run(&format!(
+        "disk replace disk-1 disk-2 --wait --timeout 700ms --engine {}",
+        fake.address
+    ));
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("data: its new replica catches up, 40 of 100 entries"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("try: it goes on by itself"), "{}", ran.stderr);
+}
+
+#[test]
+fn list_shows_what_is_being_replaced_what_was_and_what_is_missing() {
+    use cairn_api::control::{Disk, Replacement};
+    let fake = member();
+    let mut state = fake.state();
+    let cluster = &mut state.cluster;
+    for (old, done) in [("disk-2", 1), ("disk-3", 2)] {
+        cluster.replacements.push(Replacement {
+            old_disk_id: old.to_owned(),
+            new_disk_id: "disk-1".to_owned(),
+            done: done == 2,
+            groups: 2,
+            groups_done: done,
+            ..Replacement::default()
+        });
+    }
+    let spec = cluster.nodes[0].spec.as_mut().unwrap();
+    spec.disks.push(Disk {
+        disk_id: "disk-9".to_owned(),
+        path: "/disks/9.img".to_owned(),
+        ..Disk::default()
+    });
+    drop(state);
+    let text = run(&format!("disk list --engine {}", fake.address)).ok();
+    for part in [
+        "ok, being replaced by disk-1 (1 of 2 done)",
+        "removed, replaced by disk-1",
+        "missing",
+    ] {
+        assert!(text.contains(part), "'{part}' not in:\n{text}");
+    }
+    let json = run(&format!("-o json disk list --engine {}", fake.address)).json();
+    let states: Vec<&str> = json["disks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|disk| disk["state"].as_str())
+        .collect();
+    assert_eq!(states, ["ok", "missing", "ok", "removed"]);
+    assert_eq!(json["disks"][2]["given_up"]["replaced_by"], "disk-1");
 }

@@ -112,8 +112,28 @@ fn show_as_json_has_the_documented_fields() {
             {"replica_id": 13, "node": "3", "disk_id": "disk-3", "created": true, "answering": false, "role": null,
              "term": null, "committed": null, "applied": null, "last": null, "lag": null, "allocated_bytes": null},
         ],
+        "joining": [],
     });
     assert_eq!(json, expected);
+}
+
+#[test]
+fn show_tells_of_a_replica_that_takes_anothers_place() {
+    let fake = member();
+    let mut swapped = volume("v", 1 << 30, 3);
+    let mut newcomer = swapped.replicas[1].clone();
+    newcomer.replica_id = 20;
+    newcomer.disk_id = "disk-4".to_owned();
+    let status = newcomer.status.as_mut().unwrap();
+    (status.role, status.applied) = ("learner".to_owned(), 40);
+    swapped.joining.push(newcomer);
+    fake.state().volumes = [("v".to_owned(), swapped)].into();
+    let text = run(&format!("--engine {} volume show v", fake.address)).ok();
+    let row = text.lines().find(|line| line.contains("disk-4")).unwrap();
+    let words: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(words[..6], ["20", "2", "learner", "3", "40", "60"], "{text}");
+    let list = run(&format!("--engine {} volume list", fake.address)).ok();
+    assert!(list.contains("3  ready"), "a newcomer is not counted yet: {list}");
 }
 
 #[test]

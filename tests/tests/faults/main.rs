@@ -5,5 +5,6 @@
 mod durable;
 mod kill;
 mod pause;
+mod replace;
 mod restart;
 mod scene;
