@@ -37,6 +37,10 @@ const TRICKLE: Duration = Duration::from_millis(250);
 const PAUSE_US_MAX: u64 = 9_000;
 /// A request covers at most so many blocks, now and then.
 const BLOCKS_MAX: u64 = 16;
+/// So many of a hundred requests fall into the first few blocks. There they meet: in one block, one after the other in short
+/// time, and reads that come late see what is out of date.
+const HOT_PERCENT: u64 = 55;
+const HOT_BLOCKS: u64 = 24;
 /// Connecting, and bytes of a message that has begun, may take so long.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that has waited so long for an answer drops its connection and tries another: longer than any failover.
@@ -357,7 +361,9 @@ impl Client {
     /// A write was refused: it may have landed before, in part or whole, and will not later.
     fn refused(&self, session: &mut Session, flight: &Flight, op: OpId, error: u32) -> Result<bool, Violated> {
         let recorder = &self.volume().recorder;
-        if ![wire::EPERM, wire::ENOSPC, wire::ESHUTDOWN].contains(&error) {
+        // A write of part of a block reads the rest first.
+        let is_unreadable = error == wire::EIO && self.stage.has_rot.load(Ordering::SeqCst);
+        if !is_unreadable && ![wire::EPERM, wire::ENOSPC, wire::ESHUTDOWN].contains(&error) {
             let what = format!("a write of sectors {:?} failed with error {error}", flight.sectors);
             return Err(recorder.violated(what));
         }
@@ -370,8 +376,9 @@ impl Client {
     }
 
     fn draw(&mut self) -> Request {
-        let blocks = self.volume().blocks;
-        let sizes = [1, 1, 1, 2, 4, BLOCKS_MAX];
+        let is_hot = self.rng.chance(HOT_PERCENT);
+        let blocks = if is_hot { HOT_BLOCKS } else { self.volume().blocks };
+        let sizes = [1, 1, 1, 2, 4, if is_hot { 1 } else { BLOCKS_MAX }];
         let largest = sizes[self.rng.pick(sizes.len())];
         let count = self.rng.between(1, largest).min(blocks);
         let first = self.rng.below(blocks - count + 1);

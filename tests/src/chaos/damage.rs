@@ -12,7 +12,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use cairn_history::content;
 use cairn_history::rng::Rng;
 use nix::fcntl::OFlag;
 
@@ -119,7 +118,7 @@ fn settled(file: &File, size: u64) -> Result<Vec<Frame>> {
         .collect())
 }
 
-/// Changes bytes in up to `count` payload blocks that clients have written. Says how many.
+/// Changes bytes in `count` payload blocks: what clients have written, and commands of the meta group. Says how many.
 pub(super) fn rot(path: &Path, count: usize, rng: &mut Rng) -> Result<u64> {
     let file = open(path)?;
     let size = file.metadata()?.len();
@@ -136,10 +135,6 @@ pub(super) fn rot(path: &Path, count: usize, rng: &mut Rng) -> Result<u64> {
         let frame = frames[rng.pick(frames.len())];
         let block = frame.block + frame.header_blocks + rng.below(frame.payload_blocks);
         file.read_exact_at(buffer.as_mut(), block * BLOCK_BYTES)?;
-        if content::stamp_of(buffer.as_mut()).is_none() {
-            // Not a client's: a command of the meta group, or zeros.
-            continue;
-        }
         for _ in 0..rng.between(1, 40) {
             let at = rng.pick(BLOCK);
             buffer.as_mut()[at] ^= 1 << rng.below(8);

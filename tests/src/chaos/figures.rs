@@ -62,6 +62,8 @@ pub struct Figures {
     pub longest_wait: Duration,
     /// Payload blocks that were corrupted.
     pub rotted: u64,
+    /// Blocks that engines fetched from another replica and wrote back, as those said that ran in the end.
+    pub repaired: u64,
     /// Disks that were filled until they had no space.
     pub filled: u64,
     /// Replicas that were read whole, each as its volume's leader, and found equal to the history and to each other.
@@ -141,10 +143,11 @@ impl Figures {
                 self.connections, self.unanswered, self.refused, self.unreadable
             ),
             format!(
-                "{} replicas read whole as leaders and found equal; {} blocks corrupted, {} disks full; longest answered \
-                 wait {:.2} s",
+                "{} replicas read whole as leaders and found equal; {} blocks corrupted, at least {} of them read and \
+                 repaired; {} disks full; longest answered wait {:.2} s",
                 self.replicas,
                 self.rotted,
+                self.repaired,
                 self.filled,
                 self.longest_wait.as_secs_f64()
             ),
@@ -181,6 +184,7 @@ impl Figures {
             "connections": self.connections,
             "longest_wait_ms": millis(self.longest_wait),
             "blocks_corrupted": self.rotted,
+            "blocks_repaired": self.repaired,
             "disks_filled": self.filled,
             "replicas_compared": self.replicas,
         })

@@ -14,6 +14,7 @@ use super::director::{Director, Process};
 use super::load::Load;
 use super::stage::{Stage, Volume};
 use crate::cluster::Cluster;
+use crate::metrics::Page;
 use crate::nbd::Client;
 use crate::wait;
 
@@ -31,6 +32,8 @@ const BLOCK_BYTES: u64 = 4096;
 const BLOCK_SECTORS: u64 = 8;
 /// The clients of the last check, apart from all numbers of the load.
 const READER: u64 = 9_000_000;
+/// The metric that counts repaired blocks.
+const REPAIRED: &str = "cairn_blocks_repaired_total";
 /// The volume being filled may go on so long; a disk that is not full by then is nearly.
 const FILL_MAX: Duration = Duration::from_secs(20);
 
@@ -73,6 +76,12 @@ pub(super) fn finish(director: &mut Director<'_>, load: Load) -> Result<()> {
     }
     let compared = compare(director.stage, director.cluster, &running, &whole)?;
     director.figures.replicas += compared;
+    for engine in &running {
+        let config = &director.cluster.engines[*engine].config;
+        let page = Page::fetch(config.at(config.metrics))?;
+        let repaired = page.sum(REPAIRED).with_context(|| format!("no metric {REPAIRED}"))?;
+        director.figures.repaired += whole_number(repaired);
+    }
     Ok(())
 }
 
@@ -90,6 +99,11 @@ fn let_leadership_follow(director: &mut Director<'_>, engines: &[usize]) -> Resu
         director.cluster.engines[*engine].wait_ready(READY_MAX)?;
     }
     Ok(())
+}
+
+/// A counter's value.
+fn whole_number(value: f64) -> u64 {
+    format!("{value:.0}").parse().unwrap_or(0)
 }
 
 /// Every volume acknowledges writes.

@@ -70,6 +70,7 @@ pub(super) fn run(
         .and_then(|()| finale::finish(&mut director, load));
     figures.rounds += 1;
     figures.rotted += director.figures.rotted;
+    figures.repaired += director.figures.repaired;
     figures.filled += director.figures.filled;
     figures.replicas += director.figures.replicas;
     for (kind, of_kind) in std::mem::take(&mut director.figures.kinds) {

@@ -26,7 +26,8 @@ pub(super) struct Stage {
     /// How often each engine has been started: a connection belongs to one process, and so to one life.
     lives: Vec<AtomicU64>,
     phase: AtomicU8,
-    /// Some payload on a disk was corrupted: until that is repaired from a peer, reads of it may fail, though never lie.
+    /// Some payload on a disk was corrupted. It is repaired from a peer before anybody sees it; while no peer that has it can
+    /// be reached, reads of it may fail, though never lie.
     pub(super) has_rot: AtomicBool,
     /// The monotonic clock of this process.
     clock: Instant,
