@@ -35,6 +35,8 @@ pub(super) struct Attachment {
     is_renewal: bool,
     asked: Option<Asked>,
     giving_back: Option<Asked>,
+    /// The epoch that was given back last.
+    given_back: Option<Epoch>,
     /// Since when another node's hold has been in the way.
     busy_since: Option<Timestamp>,
     not_before: Timestamp,
@@ -124,13 +126,8 @@ impl Gateway {
     }
 
     pub(super) fn attachment_reply(&mut self, shared: &mut Shared, request: u64, result: GatewayResult) {
-        if self
-            .attachment
-            .giving_back
-            .is_some_and(|asked| asked.request == request)
-        {
-            self.attachment.giving_back = None;
-            return;
+        if let Some(asked) = self.attachment.giving_back.take_if(|asked| asked.request == request) {
+            return self.given_back(shared, asked.to, &result);
         }
         let Some(asked) = self.attachment.asked.take() else {
             return;
@@ -181,6 +178,30 @@ impl Gateway {
         self.fail_writes(shared, &BlockError::Fenced { current: current.get() });
     }
 
+    /// Whether the attachment was given back: what a member refuses that leads no more, or not yet, is offered again, or the
+    /// next holder would wait until this one counts as dead.
+    fn given_back(&mut self, shared: &mut Shared, asked: ReplicaId, result: &GatewayResult) {
+        let leader = match result {
+            GatewayResult::NotLeader { leader } => *leader,
+            GatewayResult::Retry => None,
+            _ => return,
+        };
+        let Some(epoch) = self
+            .attachment
+            .given_back
+            .take()
+            .filter(|_| self.attachment.epoch.is_none())
+        else {
+            return;
+        };
+        self.note_hint(shared, asked, leader);
+        // It still is this node's: the request has not been carried out.
+        self.attachment.epoch = Some(epoch);
+        if leader.is_some() {
+            self.settle(shared);
+        }
+    }
+
     /// Gives the attachment back once no frontend is left.
     pub(super) fn settle(&mut self, shared: &mut Shared) {
         if self
@@ -197,6 +218,7 @@ impl Gateway {
             return;
         };
         self.attachment.is_renewal = false;
+        self.attachment.given_back = Some(epoch);
         let sent = self.send(shared, GatewayOp::Detach { epoch });
         self.attachment.giving_back = sent.map(|(request, to, disk)| Asked {
             request,
