@@ -233,6 +233,12 @@ fn usable(config: &CoreConfig, outcome: Outcome) -> Result<(LogTail, LogSummary,
                  The same device will do, formatted anew",
             config.disk
         )),
+        Outcome::Unreadable {
+            offset,
+            words,
+            sequence,
+            evidence,
+        } => Err(unreadable(config.disk, offset, &words, sequence, evidence.as_deref())),
         Outcome::Unsupported { offset, error } => Err(format!(
             "disk {} at byte {offset}: {error}; use the version that wrote it",
             config.disk
@@ -241,6 +247,23 @@ fn usable(config: &CoreConfig, outcome: Outcome) -> Result<(LogTail, LogSummary,
             "disk {} is shorter than its superblock says: a read of {asked} bytes at {offset} gave {done}",
             config.disk
         )),
+    }
+}
+
+/// What to do about a place of the log that cannot be read.
+fn unreadable(disk: DiskId, offset: u64, words: &str, sequence: u64, evidence: Option<&str>) -> String {
+    let what =
+        format!("disk {disk} cannot be read at byte {offset}, where its log may go on with frame {sequence}: {words}.");
+    let replace = format!("let its peers rebuild its replicas on another disk: `cairn disk replace {disk} NEW`");
+    match evidence {
+        Some(evidence) => format!(
+            "{what} {evidence}, so that acknowledged data is lost unless it can be read. Start the engine again to try \
+             once more; if it stays so, {replace}"
+        ),
+        None => format!(
+            "{what} Nothing is decided, for it may hold acknowledged data. Start the engine again to try once more; if \
+             it stays so, {replace}, or see `cairn disk clear --help` if the power failed while it was written"
+        ),
     }
 }
 

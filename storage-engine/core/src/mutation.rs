@@ -141,6 +141,9 @@ mutations! {
     DamageTakenForTorn, "damage-taken-for-torn":
         "Recovery cuts the log at any damage, whatever vouches for what was lost, and carries on.";
         caught by "a core that starts on a disk which lost acknowledged frames, and then by lost writes".
+    UnreadableTakenForEnd, "unreadable-taken-for-end":
+        "Recovery takes what it cannot read for the end of the log, if nothing vouches for it, and carries on.";
+        caught by "a core that starts without what is durable on its disk, after a read error while it recovered".
     TailPayloadUnchecked, "tail-payload-unchecked":
         "Recovery believes the headers of the last frames without reading their payload.";
         caught by "comparing every mapped block on the media with its checksum after power cuts that tore payload".

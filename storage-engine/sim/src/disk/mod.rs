@@ -89,6 +89,8 @@ pub struct SimDisk {
     durable_stamps: Stamps,
     /// Pages that cannot be read until they are written.
     unreadable: Vec<u64>,
+    /// Others that were being written for the first time when the power failed.
+    spoiled: Vec<u64>,
     /// Pages of which bits have changed since they were written.
     rotten: BTreeSet<u64>,
     pub bytes_written: u64,
@@ -123,6 +125,7 @@ impl SimDisk {
             late: Vec::new(),
             durable_stamps: Stamps::default(),
             unreadable: Vec::new(),
+            spoiled: Vec::new(),
             rotten: BTreeSet::new(),
             bytes_written: 0,
             written: Vec::new(),
@@ -257,6 +260,7 @@ impl SimDisk {
             }
         }
         self.unreadable.retain(|unreadable| *unreadable != page);
+        self.spoiled.retain(|spoiled| *spoiled != page);
         self.rotten.remove(&page);
         self.pages[usize::try_from(page).unwrap()] = Some(bytes);
     }
@@ -276,7 +280,12 @@ impl SimDisk {
             });
         }
         let pages = offset / PAGE as u64..end / PAGE as u64;
-        if self.unreadable.iter().any(|page| pages.contains(page)) {
+        if self
+            .unreadable
+            .iter()
+            .chain(&self.spoiled)
+            .any(|page| pages.contains(page))
+        {
             return Err(DiskFault::Os("simulated unreadable sector".to_owned()));
         }
         let pages = usize::try_from(pages.start).unwrap()..usize::try_from(pages.end).unwrap();
@@ -381,7 +390,7 @@ impl SimDisk {
                 self.store(page, Bytes::from(torn));
             }
         }
-        self.unreadable.extend(spoiled);
+        self.spoiled.extend(spoiled);
     }
 
     fn copy_of(&self, page: u64) -> Vec<u8> {
@@ -405,6 +414,16 @@ impl SimDisk {
         }
         self.pages[usize::try_from(page).unwrap()] = Some(Bytes::from(bytes));
         true
+    }
+
+    /// Overwrites what a power failure left unreadable with zeroes, as an operator does who knows that nothing else stood
+    /// there; true if there was anything.
+    pub fn clear_spoiled(&mut self) -> bool {
+        let spoiled = std::mem::take(&mut self.spoiled);
+        for page in &spoiled {
+            self.store(*page, Bytes::from(vec![0; PAGE]));
+        }
+        !spoiled.is_empty()
     }
 
     /// Makes the block at `offset` unreadable until it is written.

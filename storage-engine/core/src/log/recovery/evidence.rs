@@ -7,7 +7,7 @@ use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE};
 use cairn_format::error::FormatError;
 use cairn_format::frame::{self, Frame};
 
-use super::trail::Trail;
+use super::trail::{Trail, Unreadable};
 use super::walk::End;
 use super::{Context, Input, Outcome, Phase, READ_BYTES_MAX, RecoverySink, Row, Step};
 use crate::log::LogTail;
@@ -53,14 +53,16 @@ impl Stretch {
             .map(|length| (self.from, length))
     }
 
-    /// The next read has failed.
-    fn failed(&mut self) {
-        if self.from < self.careful_to {
-            self.from += BLOCK_BYTES;
-        } else {
-            self.careful_to = self.from + u64::from(READ_BYTES_MAX);
-        }
+    /// The next read has failed. Gives the place that cannot be read, if the read was of no more than was needed there.
+    fn failed(&mut self) -> Option<u64> {
+        let place = self.from;
         self.header_bytes = 0;
+        if place < self.careful_to {
+            self.from += BLOCK_BYTES;
+            return Some(place);
+        }
+        self.careful_to = place + u64::from(READ_BYTES_MAX);
+        None
     }
 }
 
@@ -96,7 +98,11 @@ enum Verdict {
 
 impl Evidence {
     pub(super) fn new(mut trail: Trail, end: End, context: &Context<'_>) -> Self {
-        trail.is_unreadable |= matches!(end, End::Unreadable(_)) || context.headers.has_unreadable();
+        if let Some((segment, words)) = context.headers.unreadable() {
+            let offset = context.geometry.segment_offset(*segment);
+            let words = words.clone();
+            trail.cannot_read(&Unreadable { offset, words });
+        }
         trail.saw(context.headers.incarnation_max());
         if let End::NotNext(row) = end {
             trail.rows.insert(row);
@@ -190,10 +196,10 @@ impl Evidence {
                 Verdict::Proof(row, evidence) => Some(self.lost(row, &evidence)),
                 Verdict::Unsupported { offset, error } => Some(Outcome::Unsupported { offset, error }),
             },
-            Err(_) => {
-                // What cannot be read proves nothing, either way: but the log must not go on here.
-                self.trail.is_unreadable = true;
-                stretch.failed();
+            Err(words) => {
+                if let Some(offset) = stretch.failed() {
+                    self.trail.cannot_read(&Unreadable { offset, words });
+                }
                 None
             }
         };
@@ -278,14 +284,22 @@ impl Evidence {
     }
 
     fn lost(&mut self, row: Row, evidence: &str) -> Outcome {
-        let is_unreadable = matches!(self.end, End::Unreadable(_));
-        let row = if is_unreadable { Row::UnreadableLost } else { row };
-        self.trail.rows.insert(row);
         let sequence = self.trail.at.sequence;
+        if let Some(Unreadable { offset, words }) = self.trail.unreadable.take() {
+            // It may all be there.
+            self.trail.rows.insert(Row::UnreadableVouched);
+            return Outcome::Unreadable {
+                offset,
+                words,
+                sequence,
+                evidence: Some(evidence.to_owned()),
+            };
+        }
+        self.trail.rows.insert(row);
         let missing = match &self.end {
             End::Nothing | End::NotNext(_) => "nothing is there".to_owned(),
             End::Torn(_, reason) => reason.clone(),
-            End::Unreadable(words) => format!("it cannot be read: {words}"),
+            End::Unreadable(_) => "it cannot be read".to_owned(),
         };
         let evidence = format!("{evidence}; of frame {sequence} the disk says: {missing}");
         Outcome::LostAcknowledged {
@@ -302,7 +316,7 @@ impl Evidence {
             End::Nothing if !self.was_writing => rows.insert(Row::Nothing),
             End::Nothing | End::NotNext(_) => {}
             End::Torn(row, _) => rows.insert(row),
-            End::Unreadable(_) => rows.insert(Row::Unreadable),
+            End::Unreadable(_) => {}
         }
         if self.was_writing {
             rows.insert(Row::Overtaken);
@@ -310,6 +324,18 @@ impl Evidence {
     }
 
     fn conclude(mut self: Box<Self>, context: &Context<'_>, sink: &mut impl RecoverySink) -> Step {
+        if let Some(Unreadable { offset, words }) = self.trail.unreadable.take()
+            && !mutated!(context.seeded, UnreadableTakenForEnd)
+        {
+            self.trail.rows.insert(Row::Unreadable);
+            let outcome = Outcome::Unreadable {
+                offset,
+                words,
+                sequence: self.trail.at.sequence,
+                evidence: None,
+            };
+            return Step::end(outcome, self.trail.rows);
+        }
         self.note_decision();
         self.trail.deliver_all(sink);
         let rows = self.trail.rows;
@@ -324,7 +350,7 @@ impl Evidence {
             next_sequence: at.sequence,
             chain: at.chain,
             incarnation,
-            open: at.open.filter(|_| !self.trail.is_unreadable),
+            open: at.open,
             free: context.headers.free(&self.trail.path, &self.epochs_seen),
         };
         let reason = match self.end {
@@ -333,7 +359,7 @@ impl Evidence {
             }
             End::Nothing | End::NotNext(_) => "it never reached the disk, though a later one did".to_owned(),
             End::Torn(_, reason) => reason,
-            End::Unreadable(words) => format!("it cannot be read: {words}"),
+            End::Unreadable(_) => "it cannot be read".to_owned(),
         };
         let outcome = Outcome::TornTail {
             tail,

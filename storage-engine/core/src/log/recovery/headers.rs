@@ -20,7 +20,8 @@ pub(super) struct Headers {
     asked: u32,
     answered: u32,
     valid: BTreeMap<u32, SegmentHeader>,
-    unreadable: BTreeSet<u32>,
+    /// The first segment whose header cannot be read, and the words of the disk's error.
+    unreadable: Option<(u32, String)>,
     /// Segments by the point at which they continue the log: first sequence and the chain value before.
     continuing: BTreeMap<(u64, u64), Vec<u32>>,
     /// The rows of the decision table that were met.
@@ -34,7 +35,7 @@ impl Headers {
             asked: 0,
             answered: 0,
             valid: BTreeMap::new(),
-            unreadable: BTreeSet::new(),
+            unreadable: None,
             continuing: BTreeMap::new(),
             rows: Rows::none(),
         }
@@ -57,9 +58,12 @@ impl Headers {
     /// before the disk was formatted.
     pub(super) fn take(&mut self, disk: DiskId, segment: u32, read: Result<&[u8], &String>) -> Result<(), FormatError> {
         self.answered += 1;
-        let Ok(bytes) = read else {
-            self.unreadable.insert(segment);
-            return Ok(());
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            Err(words) => {
+                self.unreadable.get_or_insert_with(|| (segment, words.clone()));
+                return Ok(());
+            }
         };
         match SegmentHeader::decode(bytes) {
             Ok(header) if header.disk == disk && header.segment == segment => {
@@ -79,8 +83,8 @@ impl Headers {
         }
     }
 
-    /// The segment that continues the log at this point. Of several the one of the latest opening: an earlier one was
-    /// given up when its header could not be read.
+    /// The segment that continues the log at this point. Of several the one of the latest opening: an earlier one had
+    /// not reached the disk when the next went on without it.
     pub(super) fn continuing(&self, sequence: u64, chain: u64, path: &[u32]) -> Option<SegmentHeader> {
         self.continuing
             .get(&(sequence, chain))?
@@ -110,27 +114,28 @@ impl Headers {
         self.valid.values().map(|header| header.incarnation).max().unwrap_or(0)
     }
 
-    pub(super) fn has_unreadable(&self) -> bool {
-        !self.unreadable.is_empty()
+    /// A segment whose header cannot be read, and the words of the disk's error.
+    pub(super) const fn unreadable(&self) -> Option<&(u32, String)> {
+        self.unreadable.as_ref()
     }
 
     /// Every segment outside `path`, in the order in which the writer would have taken them.
     pub(super) fn beyond(&self, path: &[u32]) -> Vec<u32> {
-        self.outside(path, |_| true).in_order().collect()
+        self.outside(path).in_order().collect()
     }
 
     /// The segments outside `path` that may be written. `epochs_seen` are of frames found in segments whose header is
     /// lost.
     pub(super) fn free(&self, path: &[u32], epochs_seen: &BTreeMap<u32, u64>) -> FreeSegments {
-        let mut free = self.outside(path, |segment| !self.unreadable.contains(&segment));
+        let mut free = self.outside(path);
         free.raise_epochs(epochs_seen);
         free
     }
 
-    fn outside(&self, path: &[u32], keep: impl Fn(u32) -> bool) -> FreeSegments {
+    fn outside(&self, path: &[u32]) -> FreeSegments {
         let used: BTreeSet<u32> = path.iter().copied().collect();
         let epochs = (0..self.count)
-            .filter(|segment| !used.contains(segment) && keep(*segment))
+            .filter(|segment| !used.contains(segment))
             .map(|segment| (segment, self.valid.get(&segment).map_or(1, |header| header.epoch + 1)))
             .collect();
         FreeSegments::new(epochs, path.last().copied())

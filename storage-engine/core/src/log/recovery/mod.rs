@@ -23,7 +23,7 @@
 //! | nothing of ours | nothing | clean end |
 //! | bad checksum, cut short, or payload that nobody vouches for and that does not match | nothing, or valid frames beyond `n` that vouch only for frames before `n` | torn tail: cut at `n` |
 //! | a valid frame that follows another one (an older use of the place) | as above | clean end: what stands there is of the past |
-//! | unreadable | as above | torn tail, and the log goes on in a fresh segment |
+//! | anything, and it or a place that is searched cannot be read | anything | refused: what cannot be read may be there, so try again |
 //! | anything | a valid frame that vouches for `n` | the disk lost acknowledged data: stop |
 //! | anything | a segment header that vouches for `n` | the disk lost acknowledged data: stop |
 //! | whole, but of a version or kind this build does not know | - | refused by name: never taken for torn |
@@ -39,9 +39,15 @@
 //! Each opening of the log has a number, its **incarnation**, higher than any that recovery saw. The log goes on where
 //! it was cut, in the same segment. What an earlier opening left behind the cut cannot come back: it follows a chain
 //! value that the log no longer has, and vouches only for frames before the cut; at worst it makes a clean end look torn
-//! once more. If the disk could not be read
-//! everywhere, the log goes on in a fresh segment instead, and the higher incarnation in that segment's header decides
-//! against whatever may become readable again.
+//! once more.
+//!
+//! # What cannot be read
+//! A read that fails proves nothing, either way: the next one may bring up a frame that was acknowledged. So an end is
+//! believed only if everything was read that might hold `n` or vouch for it: the place behind `n - 1`, the payload of
+//! the frames before it that nothing vouches for, every segment header, and whatever else is searched. Otherwise the
+//! disk is refused as unreadable, **not** as one that lost something, and recovery may be tried again. That what was
+//! read holds a proof that `n` was acknowledged is said, as it tells whether a block may be given up. Payload that a
+//! later frame vouches for is not needed here, nor is a place beyond the reads of the decision.
 //!
 //! # What is not told apart
 //! The last frame before a crash, if it was acknowledged, nothing vouches for it yet, and the disk damaged it, looks
@@ -72,6 +78,8 @@ use crate::mutation::Seeded;
 
 /// The longest read of recovery in bytes.
 pub const READ_BYTES_MAX: u32 = 1 << 20;
+/// A read that fails is tried so many times before it counts as failed.
+const READ_TRIES: u32 = 3;
 
 /// A read that recovery wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,6 +177,17 @@ pub enum Outcome {
         /// What proves that it was acknowledged, as a sentence.
         evidence: String,
     },
+    /// What decides cannot be read: it may be there, so nothing is decided.
+    Unreadable {
+        /// The first place that could not be read, in bytes.
+        offset: u64,
+        /// The words of the disk's error.
+        words: String,
+        /// The first frame that was not found.
+        sequence: u64,
+        /// What proves that it was acknowledged, as a sentence; `None` if nothing that could be read does.
+        evidence: Option<String>,
+    },
     /// The log holds something that this build does not know.
     Unsupported {
         /// Where on the disk, in bytes.
@@ -221,7 +240,8 @@ pub struct Recovery {
     geometry: Geometry,
     headers: Headers,
     phase: Option<Phase>,
-    reads: BTreeMap<IoId, LogRead>,
+    /// The reads under way, and how often each was tried before.
+    reads: BTreeMap<IoId, (LogRead, u32)>,
     bytes_read: u64,
     rows: Rows,
     seeded: Seeded,
@@ -275,7 +295,11 @@ impl Recovery {
         out: &mut Vec<LogRead>,
         sink: &mut impl RecoverySink,
     ) -> Option<Outcome> {
-        let read = self.reads.remove(&io)?;
+        let (read, tried) = self.reads.remove(&io)?;
+        if matches!(result, Err(DiskFault::Os(_))) && tried + 1 < READ_TRIES {
+            self.read(read.offset, read.length, tried + 1, io_ids, out);
+            return None;
+        }
         self.bytes_read += u64::from(read.length);
         let result = match result {
             Err(DiskFault::Short { done, asked }) => {
@@ -331,16 +355,29 @@ impl Recovery {
     }
 
     fn read_header(&mut self, segment: u32, io_ids: &mut impl FnMut() -> IoId, out: &mut Vec<LogRead>) {
-        self.read(self.geometry.segment_offset(segment), headers::READ_BYTES, io_ids, out);
+        self.read(
+            self.geometry.segment_offset(segment),
+            headers::READ_BYTES,
+            0,
+            io_ids,
+            out,
+        );
     }
 
-    fn read(&mut self, offset: u64, length: u32, io_ids: &mut impl FnMut() -> IoId, out: &mut Vec<LogRead>) {
+    fn read(
+        &mut self,
+        offset: u64,
+        length: u32,
+        tried: u32,
+        io_ids: &mut impl FnMut() -> IoId,
+        out: &mut Vec<LogRead>,
+    ) {
         let read = LogRead {
             io: io_ids(),
             offset,
             length,
         };
-        self.reads.insert(read.io, read);
+        self.reads.insert(read.io, (read, tried));
         out.push(read);
     }
 
@@ -378,7 +415,7 @@ impl Recovery {
             match step {
                 Step::Read { offset, length, then } => {
                     self.phase = Some(then);
-                    self.read(offset, length, io_ids, out);
+                    self.read(offset, length, 0, io_ids, out);
                     return None;
                 }
                 Step::Next(phase) => self.phase = Some(phase),

@@ -43,8 +43,9 @@ rows! {
     LostByFrame, "lost-by-frame": "`n` is missing or bad, and a valid frame vouches for it: lost.".
     LostByHeader, "lost-by-header": "`n` is missing or bad, and the header of a segment vouches for it: lost.".
     LostSegmentHeader, "lost-segment-header": "A segment's header is lost, and frames of the segment vouch for `n`: lost.".
-    Unreadable, "unreadable": "`n` cannot be read, and nothing vouches for it: a torn tail.".
-    UnreadableLost, "unreadable-lost": "`n` cannot be read, and something vouches for it: lost.".
+    Unreadable, "unreadable":
+        "`n`, or a place that might hold it or vouch for it, cannot be read, and nothing that can vouches for it: refused.".
+    UnreadableVouched, "unreadable-vouched": "The same, and something vouches for `n`: refused.".
     Leftover, "leftover": "A valid frame of this disk and place, but of the past: it means nothing.".
     LaterOpening, "later-opening":
         "The frame at `n` is of a later opening than the segment that continues there: it stands, that segment was given up.".

@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE};
 use cairn_format::checksum::crc32c;
 
 use super::evidence::Evidence;
-use super::trail::Trail;
+use super::trail::{Trail, Unreadable};
 use super::walk::End;
 use super::{Context, Input, Phase, READ_BYTES_MAX, Row, Step};
 use crate::mutation::{Seeded, mutated};
@@ -22,7 +21,10 @@ pub(super) struct TailCheck {
 }
 
 impl TailCheck {
-    pub(super) fn new(trail: Trail, end: End) -> Self {
+    pub(super) fn new(mut trail: Trail, end: End) -> Self {
+        if let End::Unreadable(unreadable) = &end {
+            trail.cannot_read(unreadable);
+        }
         let blocks = trail.unvouched.front().map(|frame| frame.payload()).unwrap_or_default();
         Self {
             trail,
@@ -36,7 +38,9 @@ impl TailCheck {
         if let Some(input) = input
             && let Err(end) = self.check(input, context.seeded)
         {
-            self.trail.is_unreadable |= matches!(end, End::Unreadable(_));
+            if let End::Unreadable(unreadable) = &end {
+                self.trail.cannot_read(unreadable);
+            }
             self.trail.cut(self.place);
             self.end = end;
             return self.finish(context);
@@ -77,7 +81,10 @@ impl TailCheck {
     }
 
     fn check(&mut self, input: Input, seeded: Seeded) -> Result<(), End> {
-        let bytes: Bytes = input.result.map_err(End::Unreadable)?;
+        let offset = input.offset;
+        let bytes = input
+            .result
+            .map_err(|words| End::Unreadable(Unreadable { offset, words }))?;
         for content in bytes.chunks_exact(BLOCK_SIZE as usize) {
             let Some((block, expected)) = self.blocks.pop_front() else {
                 return Ok(());

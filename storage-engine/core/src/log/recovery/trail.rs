@@ -50,6 +50,15 @@ impl Unvouched {
     }
 }
 
+/// A place that the disk cannot read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Unreadable {
+    /// In bytes from the start of the disk.
+    pub(super) offset: u64,
+    /// The words of the disk's error.
+    pub(super) words: String,
+}
+
 pub(super) struct Trail {
     pub(super) at: Position,
     /// The segments that hold the log, in order.
@@ -60,8 +69,8 @@ pub(super) struct Trail {
     durable: u64,
     /// The latest opening of the log seen in any frame, those beyond the end included.
     pub(super) incarnation_max: u64,
-    /// Something could not be read.
-    pub(super) is_unreadable: bool,
+    /// What could not be read, first of all, though the decision needs it.
+    pub(super) unreadable: Option<Unreadable>,
     pub(super) summary: LogSummary,
     /// The rows of the decision table that were met.
     pub(super) rows: Rows,
@@ -82,7 +91,7 @@ impl Trail {
             unvouched: VecDeque::new(),
             durable: 0,
             incarnation_max: 0,
-            is_unreadable: false,
+            unreadable: None,
             summary: LogSummary::default(),
             rows: Rows::none(),
         }
@@ -148,6 +157,11 @@ impl Trail {
             self.deliver(frame, sink);
         }
         self.summary.segments = u32::try_from(self.path.len()).unwrap_or(u32::MAX);
+    }
+
+    /// The decision needs what is here, and the disk cannot read it.
+    pub(super) fn cannot_read(&mut self, unreadable: &Unreadable) {
+        self.unreadable.get_or_insert_with(|| unreadable.clone());
     }
 
     pub(super) fn saw(&mut self, incarnation: u64) {

@@ -8,7 +8,7 @@ use cairn_format::frame::{self, FRAME_HEADER_BYTES_MAX, Frame};
 use cairn_format::segment::SegmentHeader;
 
 use super::tail::TailCheck;
-use super::trail::Trail;
+use super::trail::{Trail, Unreadable};
 use super::{Context, Input, Outcome, Phase, READ_BYTES_MAX, RecoverySink, Row, Step};
 use crate::log::OpenSegment;
 
@@ -24,8 +24,8 @@ pub(super) enum End {
     NotNext(Row),
     /// Something of the log, but not whole: which row of the table that is, and a sentence about it.
     Torn(Row, String),
-    /// The disk cannot read it: the words of its error.
-    Unreadable(String),
+    /// The disk cannot read it.
+    Unreadable(Unreadable),
 }
 
 impl End {
@@ -67,8 +67,8 @@ pub(super) struct Walk {
     last_frame_bytes: u64,
     /// A long read has failed: read only what is needed, to find out what cannot be read.
     is_careful: bool,
-    /// A read of only what was needed has failed here, with these words.
-    failed: Option<(u64, String)>,
+    /// A read of only what was needed has failed.
+    failed: Option<Unreadable>,
 }
 
 impl Walk {
@@ -125,7 +125,10 @@ impl Walk {
     fn take(&mut self, input: Input) {
         match input.result {
             Ok(bytes) => (self.buffer, self.buffer_offset) = (bytes, input.offset),
-            Err(words) if self.is_careful => self.failed = Some((input.offset, words)),
+            Err(words) if self.is_careful => {
+                let offset = input.offset;
+                self.failed = Some(Unreadable { offset, words });
+            }
             Err(_) => self.is_careful = true,
         }
     }
@@ -149,6 +152,8 @@ impl Walk {
         };
         match (self.frame_at(context, &open), segment) {
             (Found::NotRead(needed), _) => self.read(context, &open, needed),
+            // What cannot be read may be a frame of a later opening than that segment.
+            (Found::End(end @ End::Unreadable(_)), _) => Look::End(end),
             (Found::Unsupported(error), _) => Look::Unsupported {
                 offset: open.cursor,
                 error,
@@ -236,7 +241,7 @@ impl Walk {
 
     fn not_read(&self, offset: u64, length: usize) -> Found {
         match &self.failed {
-            Some((failed, words)) if *failed == offset => Found::End(End::Unreadable(words.clone())),
+            Some(failed) if failed.offset == offset => Found::End(End::Unreadable(failed.clone())),
             _ => Found::NotRead(length),
         }
     }

@@ -120,6 +120,14 @@ pub(super) fn recover(disk: &TestDisk, geometry: &Geometry) -> (Outcome, Vec<Rec
 
 /// The same, and the rows of the decision table that it reports.
 pub(super) fn recover_by_rows(disk: &TestDisk, geometry: &Geometry) -> (Outcome, Vec<RecoveredRecord>, Rows) {
+    recover_with(geometry, |read| disk.read(read.offset, read.length))
+}
+
+/// The same on a disk that answers so.
+pub(super) fn recover_with(
+    geometry: &Geometry,
+    mut answer: impl FnMut(&LogRead) -> Result<Bytes, DiskFault>,
+) -> (Outcome, Vec<RecoveredRecord>, Rows) {
     let mut recovery = Recovery::new(DISK, *geometry);
     let mut sink = Collected::default();
     let mut next_io = 0;
@@ -133,7 +141,7 @@ pub(super) fn recover_by_rows(disk: &TestDisk, geometry: &Geometry) -> (Outcome,
         // The last first: completions come in any order.
         let read = reads.remove(reads.len() - 1);
         assert!(read.offset.is_multiple_of(BLOCK_BYTES) && read.length.is_multiple_of(BLOCK_SIZE) && read.length > 0);
-        let result = disk.read(read.offset, read.length);
+        let result = answer(&read);
         if let Some(outcome) = recovery.completed(read.io, result, &mut io_ids, &mut reads, &mut sink) {
             return (outcome, sink.0, recovery.rows());
         }

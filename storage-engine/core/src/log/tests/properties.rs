@@ -146,4 +146,41 @@ proptest! {
             other => prop_assert!(false, "unexpected: {:?}", other),
         }
     }
+
+    #[test]
+    fn read_errors_take_nothing_from_the_log(
+        settings in settings(),
+        ops in vec(op(), 1..60),
+        keep in any::<u64>(),
+        unreadable in vec(any::<prop::sample::Index>(), 1..4),
+    ) {
+        let mut rig = Rig::with_settings(12, settings);
+        for op in ops {
+            apply(&mut rig, op);
+        }
+        rig.crash(|write, sector| keep.rotate_left((write as u32).wrapping_mul(7).wrapping_add(sector as u32)) & 1 == 1);
+        let (outcome, records) = rig.recover();
+        // Anywhere in what was ever written, right behind it, or in any segment's header.
+        let headers = (0..12).map(|segment| rig.geometry.segment_offset(segment) / super::SECTOR);
+        let written = rig.disk.sectors.keys().flat_map(|sector| [*sector, sector + 8]);
+        let places: Vec<u64> = written.chain(headers).collect();
+        for place in unreadable {
+            rig.disk.make_unreadable(places[place.index(places.len())] * super::SECTOR);
+        }
+        let (again, records_again) = rig.recover();
+        if matches!(again, Outcome::Unreadable { .. }) {
+            prop_assert!(records.starts_with(&records_again), "nothing else than what is there");
+        } else {
+            prop_assert_eq!(forget_bytes_read(again), forget_bytes_read(outcome), "another end than the true one");
+            prop_assert_eq!(records_again, records);
+        }
+    }
+}
+
+/// An outcome without what it cost.
+fn forget_bytes_read(mut outcome: Outcome) -> Outcome {
+    if let Outcome::Clean { summary, .. } | Outcome::TornTail { summary, .. } = &mut outcome {
+        summary.bytes_read = 0;
+    }
+    outcome
 }

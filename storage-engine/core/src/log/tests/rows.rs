@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use cairn_api::ids::DiskId;
-use cairn_api::units::BLOCK_BYTES;
+use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE};
 use cairn_format::frame::{self, FrameInfo};
 use cairn_format::segment::{HeadKind, SegmentHeader};
 
-use super::{DISK, Rig, recover_by_rows, tail_of};
+use super::{DISK, Rig, recover_by_rows, recover_with, tail_of};
+use crate::event::DiskFault;
+use crate::log::LogTail;
 use crate::log::recovery::{Outcome, Row, Rows};
-use crate::log::{LogTail, LogWriter};
 
 /// A log whose `count` entries of one block are each in a durable frame of its own; gives the frames' offsets.
 fn with_frames(count: usize) -> (Rig, Vec<u64>) {
@@ -288,59 +289,124 @@ fn a_leftover_segment_of_an_earlier_opening_stays_buried() {
     assert_eq!(rig.pushed.len(), 6);
 }
 
+/// A recovery that was refused for what it could not read: where that is, the first frame that was not found, and
+/// whether something vouches for that.
+fn unreadable(rig: &Rig) -> (u64, u64, bool) {
+    match rig.recover().0 {
+        Outcome::Unreadable {
+            offset,
+            words,
+            sequence,
+            evidence,
+        } => {
+            assert!(words.contains("Input/output error"));
+            (offset, sequence, evidence.is_some())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
-fn what_cannot_be_read_counts_as_bad_and_the_log_moves_on() {
+fn what_cannot_be_read_is_not_the_end_of_the_log() {
     let (mut rig, offsets) = with_frames(3);
     rig.disk.make_unreadable(offsets[2]);
-    let (outcome, records) = rig.recover();
-    let Outcome::TornTail { tail, reason, .. } = &outcome else {
-        panic!("{outcome:?}")
-    };
-    assert!(reason.contains("Input/output error"));
-    assert_eq!(records.len(), 2);
-    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::WholeUnvouched, Row::Unreadable]));
-    assert_eq!(tail.open, None, "not into the segment that cannot be read");
-    // It becomes readable again: the log has gone on without it, and stays so.
-    rig.writer = LogWriter::new(DISK, rig.geometry, tail.clone());
-    rig.pushed.truncate(2);
-    (rig.base, rig.durable) = (2, 2);
-    rig.settle();
-    rig.push_entry(1);
-    rig.settle();
+    assert_eq!(unreadable(&rig), (offsets[2], 4, false));
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::Unreadable]));
+    // It becomes readable again.
     rig.disk.heal();
     rig.restart();
     assert_eq!(rig.pushed.len(), 3);
 }
 
 #[test]
-fn an_unreadable_frame_that_a_later_one_vouches_for_was_lost() {
+fn an_unreadable_frame_that_a_later_one_vouches_for_is_not_lost() {
     let (mut rig, offsets) = with_frames(4);
     rig.disk.make_unreadable(offsets[1]);
-    assert_eq!(lost(&rig.recover().0).0, 3);
-    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::UnreadableLost]));
+    assert_eq!(unreadable(&rig), (offsets[1], 3, true));
+    assert_eq!(rig.rows(), rows(&[Row::Whole, Row::UnreadableVouched]));
+    rig.disk.heal();
+    rig.restart();
+    assert_eq!(rig.pushed.len(), 4);
 }
 
 #[test]
-fn an_unreadable_segment_header_is_as_good_as_lost() {
+fn a_segment_header_that_cannot_be_read_may_be_the_next() {
     let mut rig = Rig::new(8);
     for _ in 0..4 {
         rig.push_entry(256);
         rig.settle();
     }
-    rig.disk.make_unreadable(rig.geometry.segment_offset(2));
-    assert_eq!(lost(&rig.recover().0).0, 3);
+    let header = rig.geometry.segment_offset(2);
+    rig.disk.make_unreadable(header);
+    assert_eq!(unreadable(&rig), (header, 3, true));
+    rig.disk.heal();
+    // One that holds nothing as well: nobody can know.
+    let header = rig.geometry.segment_offset(7);
+    rig.disk.make_unreadable(header);
+    assert_eq!(unreadable(&rig), (header, 5, false));
 }
 
 #[test]
-fn unreadable_payload_is_only_noticed_where_nobody_vouches_for_it() {
+fn unreadable_payload_matters_only_where_nobody_vouches_for_it() {
     let (mut rig, offsets) = with_frames(4);
     rig.disk.make_unreadable(offsets[1] + BLOCK_BYTES);
     let (outcome, records) = rig.recover();
     assert!(matches!(outcome, Outcome::Clean { .. }), "{outcome:?}");
     assert_eq!(records.len(), 4);
     rig.disk.make_unreadable(offsets[3] + BLOCK_BYTES);
-    let (outcome, records) = rig.recover();
-    assert!(matches!(outcome, Outcome::TornTail { .. }), "{outcome:?}");
+    assert_eq!(unreadable(&rig), (offsets[3] + BLOCK_BYTES, 5, false));
+}
+
+#[test]
+fn what_could_vouch_for_a_torn_frame_must_be_read() {
+    let (mut rig, offsets) = with_frames(3);
+    rig.disk.flip(offsets[2] + 100, 1);
+    let beyond = offsets[2] + 40 * BLOCK_BYTES;
+    rig.disk.make_unreadable(beyond);
+    assert_eq!(unreadable(&rig), (beyond, 4, false));
+    rig.disk.heal();
+    assert!(matches!(rig.recover().0, Outcome::TornTail { sequence: 4, .. }));
+}
+
+#[test]
+fn a_frame_that_cannot_be_read_may_be_of_a_later_opening_than_the_next_segment() {
+    let mut rig = Rig::new(8);
+    for _ in 0..4 {
+        rig.push_entry(256);
+        rig.settle();
+    }
+    // Behind the last frame of the first segment, where the second continues.
+    let behind = rig.geometry.segment_end(0) - BLOCK_BYTES;
+    let last = (rig.geometry.segment_offset(0)..behind).step_by(BLOCK_SIZE as usize);
+    let empty = last
+        .filter(|offset| {
+            rig.disk
+                .read(*offset, BLOCK_SIZE)
+                .unwrap()
+                .iter()
+                .all(|byte| *byte == 0)
+        })
+        .min()
+        .unwrap();
+    rig.disk.make_unreadable(empty);
+    assert_eq!(unreadable(&rig).0, empty);
+    rig.disk.heal();
+    rig.restart();
+    assert_eq!(rig.pushed.len(), 4);
+}
+
+#[test]
+fn a_read_that_fails_is_tried_again() {
+    let (rig, _) = with_frames(3);
+    let mut failures = 0;
+    let (outcome, records, _) = recover_with(&rig.geometry, |read| {
+        failures += 1;
+        match failures % 3 {
+            0 => rig.disk.read(read.offset, read.length),
+            _ => Err(DiskFault::Os("Input/output error (os error 5)".to_owned())),
+        }
+    });
+    assert!(matches!(outcome, Outcome::Clean { .. }), "{outcome:?}");
     assert_eq!(records.len(), 3);
 }
 

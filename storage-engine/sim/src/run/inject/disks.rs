@@ -69,8 +69,9 @@ impl Run<'_> {
         let is_injected = down.is_some() && why.contains("simulated write error");
         let is_full = why.contains("no room left");
         let is_damaged = self.atlas.is_damaged(node);
-        // What recovery cannot read may be there: it stops, and is tried again.
-        let is_unreadable = self.cluster.nodes[node].disk.has_failed_a_read;
+        // What recovery cannot read may be there: it stops, and is tried again, or somebody clears the place.
+        let disk = &mut self.cluster.nodes[node].disk;
+        let is_unreadable = why.contains("cannot be read") && (disk.clear_spoiled() || disk.has_failed_a_read);
         assert!(
             is_injected || is_full || is_unreadable || is_damaged,
             "[disk] node {node} gives its disk up, though nothing is wrong with it: {why}"
