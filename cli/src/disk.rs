@@ -13,7 +13,7 @@ use nix::sys::statvfs::statvfs;
 
 use crate::error::{CliError, Kind};
 use crate::progress::ByteBar;
-use crate::views::{FormattedView, LocalDiskView};
+use crate::views::{ClearedView, FormattedView, LocalDiskView};
 
 /// The smallest disk: both superblocks and the fewest segments a log can live with.
 const DISK_BYTES_MIN: u64 = SEGMENTS_START_DEFAULT + SEGMENT_COUNT_MIN as u64 * SEGMENT_SIZE_DEFAULT + BLOCK_BYTES;
@@ -54,6 +54,16 @@ pub(crate) fn format(path: &Path, size: Option<ByteSize>, force: bool) -> Result
         path: path.display().to_string(),
         disk_id: superblock.disk.to_string(),
         size_bytes: superblock.device_size,
+    })
+}
+
+/// Clears one block of a disk's log that cannot be read.
+pub(crate) fn clear(path: &Path, at: u64) -> Result<ClearedView, CliError> {
+    let superblock = disk::clear(path, at).map_err(of_disk)?;
+    Ok(ClearedView {
+        path: path.display().to_string(),
+        disk_id: superblock.disk.to_string(),
+        at,
     })
 }
 
@@ -148,10 +158,10 @@ pub(crate) fn look(path: &PathBuf) -> LocalDiskView {
 /// The reactor's errors carry their remedy with them, so only the exit code is decided here.
 fn of_disk(error: DiskError) -> CliError {
     let kind = match &error {
-        DiskError::Occupied { .. } => Kind::Refused,
+        DiskError::Occupied { .. } | DiskError::Readable { .. } => Kind::Refused,
         DiskError::InUse { .. } => Kind::Conflict,
         DiskError::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Kind::NotFound,
-        DiskError::Size { .. } | DiskError::NotADisk { .. } => Kind::Usage,
+        DiskError::Size { .. } | DiskError::NotADisk { .. } | DiskError::NotInLog { .. } => Kind::Usage,
         _ => Kind::Failed,
     };
     let remedy = match &error {
@@ -161,6 +171,8 @@ fn of_disk(error: DiskError) -> CliError {
         DiskError::Open { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             "run it as root, or as the owner of the disk"
         }
+        DiskError::Readable { .. } => "start the engine again: it reads the whole of its log anew",
+        DiskError::NotInLog { .. } => "give the byte that the engine's message names",
         _ => "",
     };
     match error {

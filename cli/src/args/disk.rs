@@ -38,6 +38,28 @@ pub enum DiskCommand {
   cairn disk replace 5f0c1d7e 91ab33f0                             begin, and let it go on by itself
   cairn disk replace 5f0c1d7e d:/dev/sdb --wait --timeout 60m      and see it through")]
     Replace(ReplaceArgs),
+    /// Overwrite a block that a local disk cannot read, so that an engine can start with it again
+    ///
+    /// For a disk that an engine refuses because it cannot be read at some byte where its log may go on. Some devices leave a
+    /// block unreadable when the power fails while they write it; clearing that one loses nothing, since nobody was ever
+    /// promised it. But the block may as well hold the last write that this disk's replicas acknowledged, and a cleared one
+    /// cannot tell any more. So start the engine again first: what could not be read may be readable now. If the other
+    /// replicas are alive, `cairn disk replace` is always safe. Clear the block when too many disks were hit at once for that.
+    ///
+    /// A block that can be read is left alone. The engine must not run.
+    #[command(after_help = "Examples:
+  cairn disk clear /dev/sdb --at 1073750016     the byte that the engine's message names")]
+    Clear(ClearArgs),
+}
+
+/// Arguments of `cairn disk clear`.
+#[derive(Args, Debug, Clone)]
+pub struct ClearArgs {
+    /// The device, partition or file
+    pub path: PathBuf,
+    /// Where the block begins, in bytes from the start of the disk
+    #[arg(long, value_name = "BYTE")]
+    pub at: u64,
 }
 
 /// Arguments of `cairn disk replace`.

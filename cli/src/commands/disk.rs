@@ -1,7 +1,7 @@
 //! `cairn disk …`.
 
 use super::Context;
-use crate::args::{FormatArgs, ListArgs};
+use crate::args::{ClearArgs, FormatArgs, ListArgs};
 use crate::disk;
 use crate::error::{CliError, Kind};
 use crate::output::remark;
@@ -12,6 +12,11 @@ use cairn_api::control;
 /// `cairn disk format`.
 pub(super) fn format(context: &Context, args: &FormatArgs) -> Result<(), CliError> {
     context.output.show(&disk::format(&args.path, args.size, args.force)?)
+}
+
+/// `cairn disk clear`.
+pub(super) fn clear(context: &Context, args: &ClearArgs) -> Result<(), CliError> {
+    context.output.show(&disk::clear(&args.path, args.at)?)
 }
 
 /// `cairn disk list`: of the paths given, or of the cluster.

@@ -83,6 +83,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Disk(DiskCommand::List(args)) => disk::list(&context, args).await,
         Command::Disk(DiskCommand::Replace(args)) => replace::replace(&context, args).await,
         Command::Disk(DiskCommand::Format(args)) => disk::format(&context, args),
+        Command::Disk(DiskCommand::Clear(args)) => disk::clear(&context, args),
         Command::Dev(args) => dev::run(&cli.global, args).await,
     }
 }

@@ -201,6 +201,27 @@ pub struct FormattedView {
     pub size_bytes: u64,
 }
 
+/// A block that `disk clear` has overwritten.
+#[derive(Serialize, Clone, PartialEq, Debug)]
+pub struct ClearedView {
+    /// The device or file.
+    pub path: String,
+    /// The disk's id.
+    pub disk_id: String,
+    /// Where the block begins, in bytes.
+    pub at: u64,
+}
+
+impl View for ClearedView {
+    fn table(&self) -> String {
+        format!(
+            "Cleared the block at byte {} of {}, disk {}.\nNext: start the engine. If it names another byte, that block cannot be \
+             read either.",
+            self.at, self.path, self.disk_id
+        )
+    }
+}
+
 impl View for FormattedView {
     fn table(&self) -> String {
         format!(

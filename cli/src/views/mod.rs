@@ -10,7 +10,7 @@ mod table;
 mod volume;
 
 pub use cluster::{AddedView, ClusterView, InitView, NodeView};
-pub use disk::{DiskListView, DiskView, FormattedView, GivenUpView, LocalDiskListView, LocalDiskView};
+pub use disk::{ClearedView, DiskListView, DiskView, FormattedView, GivenUpView, LocalDiskListView, LocalDiskView};
 pub use done::{DeletedView, DetachedView, DevEngineView, DevView};
 pub use export::{ExportListView, ExportView};
 pub use replacement::{ReplacementItemView, ReplacementView};

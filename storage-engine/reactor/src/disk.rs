@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_api::ids::{ClusterId, DiskId, NodeId};
-use cairn_api::units::{BLOCK_BYTES, ByteSize};
+use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE, ByteSize};
 use cairn_format::superblock::{self, SEGMENT_SIZE_DEFAULT, SUPERBLOCK_BYTES, Superblock};
 
 use crate::aligned::AlignedBuffer;
@@ -188,6 +188,37 @@ fn format_locked(
         synced.map_err(|source| disk.io("flushing its directory", source))?;
     }
     Ok(superblock)
+}
+
+/// Overwrites with zeroes one block of the log at `offset` (bytes) that the device cannot read, durably, so that the
+/// device puts another in its place. A block that can be read is left alone.
+pub fn clear(path: &Path, offset: u64) -> Result<Superblock, DiskError> {
+    let disk = open(path, None)?;
+    let geometry = disk.superblock.geometry;
+    if !offset.is_multiple_of(BLOCK_BYTES) || geometry.segment_of(offset).is_none() {
+        return Err(DiskError::NotInLog {
+            path: disk.path,
+            offset,
+            first: geometry.segments_start,
+            end: geometry.end(),
+        });
+    }
+    let mut block = AlignedBuffer::zeroed(BLOCK_SIZE as usize);
+    if disk.file.read_exact_at(block.as_mut_slice(), offset).is_ok() {
+        return Err(DiskError::Readable {
+            path: disk.path,
+            offset,
+        });
+    }
+    block.as_mut_slice().fill(0);
+    let written = disk.file.write_all_at(block.as_slice(), offset);
+    written
+        .and_then(|()| disk.file.sync_data())
+        .map_err(|source| disk.io("clearing the block", source))?;
+    disk.file
+        .read_exact_at(block.as_mut_slice(), offset)
+        .map_err(|source| disk.io("reading the cleared block", source))?;
+    Ok(disk.superblock)
 }
 
 impl Disk {
@@ -398,27 +429,29 @@ fn write_zeros(
 fn read_superblock(path: &Path, file: &File, size_bytes: u64) -> Result<Superblock, DiskError> {
     let mut copies = AlignedBuffer::zeroed(2 * SUPERBLOCK_BYTES);
     let (first, second) = copies.as_mut_slice().split_at_mut(SUPERBLOCK_BYTES);
-    let read = |offset: u64, block: &mut [u8]| match file.read_exact_at(block, offset) {
+    // One copy that cannot be read is no worse than one that is damaged: there are two for that.
+    let mut unreadable = None;
+    let mut read = |offset: u64, block: &mut [u8]| match file.read_exact_at(block, offset) {
         // What lies behind the end reads as zeros: no superblock.
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(DiskError::Io {
-            path: path.to_owned(),
-            action: "reading the superblock",
-            source: error,
-        }),
-        _ => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => unreadable = Some(error),
+        _ => {}
     };
-    read(0, first)?;
+    read(0, first);
     // The first copy knows where the second is, even if the device has grown or shrunk since.
     let claimed_size = Superblock::decode(first).map_or(size_bytes, |superblock| superblock.device_size);
     let second_offset = superblock::second_copy_offset(claimed_size);
     if second_offset > 0 {
-        read(second_offset, second)?;
+        read(second_offset, second);
     }
     let had_magic = [&*first, &*second]
         .iter()
         .any(|copy| copy.starts_with(&superblock::MAGIC.to_le_bytes()));
     let superblock = superblock::choose(first, second).map_err(|source| {
         let path = path.to_owned();
+        if let Some(source) = unreadable {
+            let action = "reading the superblock";
+            return DiskError::Io { path, action, source };
+        }
         if had_magic {
             return DiskError::CorruptSuperblock {
                 path,

@@ -233,6 +233,28 @@ pub enum DiskError {
         /// What it holds.
         found: String,
     },
+    /// A place where no block of the log is.
+    #[error(
+        "byte {offset} of disk {path} is no block of its log: those are the multiples of 4096 from {first} to below {end}"
+    )]
+    NotInLog {
+        /// The disk.
+        path: PathBuf,
+        /// The place, in bytes.
+        offset: u64,
+        /// The first block's.
+        first: u64,
+        /// Where the log's space ends.
+        end: u64,
+    },
+    /// The block may be needed: it can be read.
+    #[error("the block at byte {offset} of disk {path} can be read: it is left as it is")]
+    Readable {
+        /// The disk.
+        path: PathBuf,
+        /// The place, in bytes.
+        offset: u64,
+    },
     /// The requested size does not fit.
     #[error("disk {path}: {reason}")]
     Size {

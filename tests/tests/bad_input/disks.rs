@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use cairn_tests::cluster::with_fresh;
+use cairn_tests::command::{Tool, system};
 use cairn_tests::nbd::Client;
 use cairn_tests::{Cluster, ClusterOptions, Engine, ports, wait};
 
@@ -131,6 +132,89 @@ fn a_truncated_disk_is_named_and_serves_again_when_whole() -> Result<()> {
         );
         fs::rename(&whole, &disk)?;
         still_there(cluster)
+    })
+}
+
+/// A loop device over a file: what the file has lost at its end cannot be read until it is written.
+struct Loop {
+    device: PathBuf,
+    file: PathBuf,
+}
+
+impl Loop {
+    fn over(file: &Path) -> Result<Self> {
+        let ran = Tool::new(system("losetup"))
+            .args(["--find", "--show", "--direct-io=on"])
+            .arg(file)
+            .ok()?;
+        Ok(Self {
+            device: ran.stdout.trim().into(),
+            file: file.to_owned(),
+        })
+    }
+
+    fn set_len(&self, bytes: u64) -> Result<()> {
+        OpenOptions::new().write(true).open(&self.file)?.set_len(bytes)?;
+        // The pages that the kernel has of the device know nothing of it.
+        let flushed = Tool::new(system("blockdev")).arg("--flushbufs").arg(&self.device);
+        flushed.ok().map(|_| ())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let detached = Tool::new(system("losetup")).arg("--detach").arg(&self.device).ok();
+        if let Err(error) = detached {
+            eprintln!("{} stays: {error:#}", self.device.display());
+        }
+    }
+}
+
+/// Where the segments of a disk of 256 MiB begin.
+const SEGMENTS: [u64; 3] = [1 << 20, 65 << 20, 129 << 20];
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_the_end_of_the_log() -> Result<()> {
+    one_engine(|cluster| {
+        cluster.engines[0].terminate(PATIENCE)?;
+        let file = disk_of(cluster);
+        let disk = Loop::over(&file)?;
+        cluster.engines[0].config.disks = vec![disk.device.clone()];
+        still_there(cluster)?;
+        cluster.engines[0].terminate(PATIENCE)?;
+
+        // Two segments, of which nobody can say then whether the log goes on there; and the last alone.
+        disk.set_len(SEGMENTS[1])?;
+        let at = |segment: usize| format!("cannot be read at byte {}", SEGMENTS[segment]);
+        refuses(
+            &mut cluster.engines[0],
+            &[&at(1), "Start the engine again", "cairn disk replace"],
+        )?;
+        disk.set_len(SEGMENTS[2])?;
+        refuses(&mut cluster.engines[0], &[&at(2), "cairn disk clear"])?;
+
+        let clear = |byte: u64| {
+            let device = disk.device.display().to_string();
+            cluster.run(&["disk", "clear", &device, "--at", &byte.to_string()])
+        };
+        let cleared = clear(SEGMENTS[2])?;
+        ensure!(cleared.code == Some(0), "{}", cleared.text());
+        for (byte, code, words) in [
+            (SEGMENTS[2], 6, "can be read: it is left as it is"),
+            (SEGMENTS[0] + 1, 2, "is no block of its log"),
+            (0, 2, "is no block of its log"),
+        ] {
+            let ran = clear(byte)?;
+            ensure!(
+                ran.code == Some(code) && ran.text().contains(words),
+                "{byte}: {:?} {}",
+                ran.code,
+                ran.text()
+            );
+        }
+        still_there(cluster)?;
+        cluster.engines[0].terminate(PATIENCE)?;
+        Ok(())
     })
 }
 
