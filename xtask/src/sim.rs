@@ -20,11 +20,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let wants_mutants = options.rest.iter().any(|argument| argument.starts_with("--mutant"));
     let status = Command::new("cargo")
-        .args(if wants_mutants {
-            BUILD_MUTANTS_AND_RUN
-        } else {
-            BUILD_AND_RUN
-        })
+        .args(if wants_mutants { MUTANTS } else { SOUND })
         .args(&options.rest)
         .current_dir(root())
         .status()
@@ -36,25 +32,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// What to tell cargo before the simulator's own arguments.
-pub(crate) const BUILD_AND_RUN: [&str; 8] = [
-    "run",
-    "--quiet",
-    "--release",
-    "--package",
-    "cairn-sim",
-    "--features",
-    "cli",
-    "--",
-];
+pub(crate) const SOUND: [&str; 8] = build_and_run("cli");
 
 /// The same, with the seeded faults of the core built in.
-pub(crate) const BUILD_MUTANTS_AND_RUN: [&str; 8] = [
-    "run",
-    "--quiet",
-    "--release",
-    "--package",
-    "cairn-sim",
-    "--features",
-    "cli,mutations",
-    "--",
-];
+pub(crate) const MUTANTS: [&str; 8] = build_and_run("cli,mutations");
+
+const fn build_and_run(features: &str) -> [&str; 8] {
+    [
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "cairn-sim",
+        "--features",
+        features,
+        "--",
+    ]
+}

@@ -112,7 +112,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn simulate(steps: &mut Steps, wanted: impl Fn(Part) -> bool) {
     if wanted(Part::Sim) {
         steps.run("simulation", |counts| {
-            let mut args = sim::BUILD_AND_RUN.to_vec();
+            let mut args = sim::SOUND.to_vec();
             args.extend(["--seeds", "500", "--minutes", "4"]);
             cargo(&args, counts)
         });
@@ -131,7 +131,7 @@ fn simulate(steps: &mut Steps, wanted: impl Fn(Part) -> bool) {
             cargo(&args, counts)
         });
         steps.run("seeded faults are caught", |counts| {
-            let mut args = sim::BUILD_MUTANTS_AND_RUN.to_vec();
+            let mut args = sim::MUTANTS.to_vec();
             args.extend(["--mutants", "--known"]);
             cargo(&args, counts)
         });

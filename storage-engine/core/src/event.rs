@@ -53,6 +53,14 @@ pub struct GroupSpec {
     pub members: Vec<Member>,
 }
 
+impl GroupSpec {
+    /// The highest number of a replica that the group was created with: those that join later have higher ones.
+    pub fn replica_last(&self) -> ReplicaId {
+        let numbers = self.members.iter().map(|member| member.replica);
+        numbers.max().unwrap_or_default()
+    }
+}
+
 /// What a control plane asks of a core.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {

@@ -835,12 +835,7 @@ fn refuse_replica(spec: &GroupSpec, replica: ReplicaId, disk: DiskId) -> Option<
         )),
         Some(_) => None,
         None => {
-            let last = spec
-                .members
-                .iter()
-                .map(|member| member.replica)
-                .max()
-                .unwrap_or_default();
+            let last = spec.replica_last();
             (replica < last)
                 .then(|| format!("replica {replica} of group {group} joins later: its number is above {last}"))
         }

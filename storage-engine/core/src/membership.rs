@@ -36,12 +36,7 @@ impl Membership {
             revision: LogIndex(0),
             voters: spec.members.clone(),
             learners: Vec::new(),
-            replica_last: spec
-                .members
-                .iter()
-                .map(|member| member.replica)
-                .max()
-                .unwrap_or_default(),
+            replica_last: spec.replica_last(),
         }
     }
 

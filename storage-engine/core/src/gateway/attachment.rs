@@ -34,9 +34,8 @@ pub(super) struct Attachment {
     /// It was held and nobody is known to have taken it: taking it again is a renewal.
     is_renewal: bool,
     asked: Option<Asked>,
-    giving_back: Option<Asked>,
-    /// The epoch that was given back last.
-    given_back: Option<Epoch>,
+    /// The request to give it back, and the epoch that it gives back.
+    giving_back: Option<(Asked, Epoch)>,
     /// Since when another node's hold has been in the way.
     busy_since: Option<Timestamp>,
     not_before: Timestamp,
@@ -52,7 +51,8 @@ impl Attachment {
     }
 
     pub(super) fn is_reply(&self, request: u64) -> bool {
-        [self.asked, self.giving_back]
+        let giving_back = self.giving_back.map(|(asked, _)| asked);
+        [self.asked, giving_back]
             .iter()
             .flatten()
             .any(|asked| asked.request == request)
@@ -68,7 +68,7 @@ impl Attachment {
         if self.asked.is_some_and(|asked| asked.disk == lost) {
             self.asked = None;
         }
-        if self.giving_back.is_some_and(|asked| asked.disk == lost) {
+        if self.giving_back.is_some_and(|(asked, _)| asked.disk == lost) {
             self.giving_back = None;
         }
     }
@@ -117,17 +117,19 @@ impl Gateway {
             mode,
             requester: node,
         };
-        self.attachment.asked = self.send(shared, op).map(|(request, to, disk)| Asked {
-            request,
-            to,
-            disk,
-            at: shared.now,
-        });
+        self.attachment.asked = self.ask(shared, op);
+    }
+
+    fn ask(&mut self, shared: &mut Shared, op: GatewayOp) -> Option<Asked> {
+        let (request, to, disk) = self.send(shared, op)?;
+        let at = shared.now;
+        Some(Asked { request, to, disk, at })
     }
 
     pub(super) fn attachment_reply(&mut self, shared: &mut Shared, request: u64, result: GatewayResult) {
-        if let Some(asked) = self.attachment.giving_back.take_if(|asked| asked.request == request) {
-            return self.given_back(shared, asked.to, &result);
+        let giving_back = &mut self.attachment.giving_back;
+        if let Some((asked, epoch)) = giving_back.take_if(|(asked, _)| asked.request == request) {
+            return self.given_back(shared, asked.to, epoch, &result);
         }
         let Some(asked) = self.attachment.asked.take() else {
             return;
@@ -180,20 +182,15 @@ impl Gateway {
 
     /// Whether the attachment was given back: what a member refuses that leads no more, or not yet, is offered again, or the
     /// next holder would wait until this one counts as dead.
-    fn given_back(&mut self, shared: &mut Shared, asked: ReplicaId, result: &GatewayResult) {
+    fn given_back(&mut self, shared: &mut Shared, asked: ReplicaId, epoch: Epoch, result: &GatewayResult) {
         let leader = match result {
             GatewayResult::NotLeader { leader } => *leader,
             GatewayResult::Retry => None,
             _ => return,
         };
-        let Some(epoch) = self
-            .attachment
-            .given_back
-            .take()
-            .filter(|_| self.attachment.epoch.is_none())
-        else {
+        if self.attachment.epoch.is_some() {
             return;
-        };
+        }
         self.note_hint(shared, asked, leader);
         // It still is this node's: the request has not been carried out.
         self.attachment.epoch = Some(epoch);
@@ -207,7 +204,7 @@ impl Gateway {
         if self
             .attachment
             .giving_back
-            .is_some_and(|asked| shared.now.since(asked.at) > DETACH_TIMEOUT)
+            .is_some_and(|(asked, _)| shared.now.since(asked.at) > DETACH_TIMEOUT)
         {
             self.attachment.giving_back = None;
         }
@@ -218,13 +215,7 @@ impl Gateway {
             return;
         };
         self.attachment.is_renewal = false;
-        self.attachment.given_back = Some(epoch);
-        let sent = self.send(shared, GatewayOp::Detach { epoch });
-        self.attachment.giving_back = sent.map(|(request, to, disk)| Asked {
-            request,
-            to,
-            disk,
-            at: shared.now,
-        });
+        let asked = self.ask(shared, GatewayOp::Detach { epoch });
+        self.attachment.giving_back = asked.map(|asked| (asked, epoch));
     }
 }

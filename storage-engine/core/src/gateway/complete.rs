@@ -10,12 +10,12 @@ use crate::shared::Shared;
 
 impl Gateway {
     pub(super) fn part_reply(&mut self, shared: &mut Shared, part: u64, result: GatewayResult) {
+        let sent = self.parts.get(&part).and_then(|part| part.sent);
         match result {
             GatewayResult::NotLeader { leader } => {
-                let asked = self.parts.get(&part).and_then(|part| part.sent).map(|sent| sent.to);
                 self.fail_over(shared);
-                if let Some(asked) = asked {
-                    self.note_hint(shared, asked, leader);
+                if let Some(sent) = sent {
+                    self.note_hint(shared, sent.to, leader);
                 }
             }
             GatewayResult::Retry => {
@@ -27,14 +27,13 @@ impl Gateway {
             {
                 // Refused under the epoch it was sent with. If this node still holds the volume, a delayed request of
                 // its own raised the epoch, and renewing succeeds; if not, renewing is what finds out.
-                let sent_under = self.parts.get(&part).and_then(|part| part.sent).map(|sent| sent.epoch);
                 self.send_again(part);
-                if sent_under == self.attachment.epoch() {
+                if sent.map(|sent| sent.epoch) == self.attachment.epoch() {
                     self.attachment.doubt();
                 }
             }
             result => {
-                if let Some(sent) = self.parts.get(&part).and_then(|part| part.sent) {
+                if let Some(sent) = sent {
                     self.note_answer(sent.to, &result);
                 }
                 self.end_part(shared, part, result);

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use cairn_core::event::DeviceId;
 
+use crate::scenario::Direction;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Act {
     /// The fault at this place of the scenario.
@@ -39,14 +41,10 @@ pub(super) enum Act {
         life: u64,
         down: u64,
     },
-    /// A node is cut off from all others for so long.
+    /// A node is cut off from all others, one way or both, for so long.
     Isolate {
         node: usize,
-        cut: u64,
-    },
-    /// Nothing that a node sends arrives for so long.
-    Mute {
-        node: usize,
+        direction: Direction,
         cut: u64,
     },
     /// Everything that the others send to a node takes so long.

@@ -28,7 +28,7 @@ use crate::check::{Violation, catching};
 use crate::cluster::{Cluster, MICROSECOND, MILLISECOND, Notice, Setup};
 use crate::mutant::Mutant;
 use crate::rows::RowCounts;
-use crate::scenario::{Direction, Kind, Scenario};
+use crate::scenario::{Kind, Scenario};
 
 use self::agenda::{Act, Agenda};
 use self::inject::Ambushes;
@@ -274,8 +274,7 @@ impl<'a> Run<'a> {
             }
             Act::Start(node) => self.start(node),
             Act::Crash { node, life, down } => self.crash_life(node, life, down),
-            Act::Isolate { node, cut } => self.partition(&[node], Direction::Both, cut),
-            Act::Mute { node, cut } => self.partition(&[node], Direction::Out, cut),
+            Act::Isolate { node, direction, cut } => self.partition(&[node], direction, cut),
             Act::Delay { node, by } => self.delay_to(node, by),
             Act::Away { volume, node } => self.move_away(volume, node),
             Act::BreakLink(from, to) => self.cluster.break_link(from, to),

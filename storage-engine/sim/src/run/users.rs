@@ -68,12 +68,7 @@ impl Users {
             opening: 0,
         };
         Self {
-            replica_last: created
-                .members
-                .iter()
-                .map(|member| member.replica.get())
-                .max()
-                .unwrap_or_default(),
+            replica_last: created.replica_last().get(),
             created,
             usual: load.mix,
             load,

@@ -128,7 +128,14 @@ impl Run<'_> {
         let life = self.cluster.nodes[node].life;
         let down = down_us * MICROSECOND;
         let cut = for_us * MICROSECOND;
-        self.after_us(apart_us, Act::Isolate { node: leader, cut });
+        self.after_us(
+            apart_us,
+            Act::Isolate {
+                node: leader,
+                direction: Direction::Both,
+                cut,
+            },
+        );
         self.after_us(apart_us, Act::Crash { node, life, down });
         self.after_us(apart_us, Act::Away { volume, node: leader });
         Some(())
@@ -160,7 +167,14 @@ impl Run<'_> {
         // Long enough for what was on its way with the last delay but one.
         let mute_us = STEPS * (STEP_US + 100_000) + STEP_US;
         let cut = for_us * MICROSECOND;
-        self.after_us(mute_us, Act::Mute { node, cut });
+        self.after_us(
+            mute_us,
+            Act::Isolate {
+                node,
+                direction: Direction::Out,
+                cut,
+            },
+        );
         self.after_us(mute_us, Act::Away { volume, node });
         for other in (0..self.scenario.nodes).filter(|other| *other != node) {
             self.after_us(mute_us + for_us, Act::Unclog(other, node));
@@ -204,7 +218,14 @@ impl Run<'_> {
         };
         self.agenda.plan(at, crash);
         let cut = ambush.cut;
-        self.agenda.plan(at, Act::Isolate { node: candidate, cut });
+        self.agenda.plan(
+            at,
+            Act::Isolate {
+                node: candidate,
+                direction: Direction::Both,
+                cut,
+            },
+        );
     }
 
     /// A leader has sent entries: it loses power while they are on their way.
