@@ -22,6 +22,9 @@ use crate::time::Timestamp;
 
 /// Groups that one disk may hold: what the memory of their bookkeeping is sized for.
 const GROUPS_MAX: usize = 100_000;
+/// Messages that the gateways and groups of one core may exchange in one turn: some for each group, and all that clients can
+/// have under way.
+const LOCAL_MESSAGES_MAX: u32 = 1 << 22;
 
 /// A frame on its way to the disk.
 struct Writing {
@@ -441,8 +444,18 @@ impl Running {
     }
 
     /// Passes what gateways and groups of this core say to each other.
+    ///
+    /// # Panics
+    /// If they answer each other for ever: a disk's thread that stops can be started again, one that spins cannot.
     fn exchange(&mut self) {
+        let mut messages = 0;
         loop {
+            messages += 1;
+            assert!(
+                messages < LOCAL_MESSAGES_MAX,
+                "the gateways and groups of disk {} answer each other for ever",
+                self.shared.config.disk
+            );
             if let Some(request) = self.shared.local_requests.pop_front() {
                 self.request(Origin::Local(request.request), request);
             } else if let Some(reply) = self.shared.local_replies.pop_front() {

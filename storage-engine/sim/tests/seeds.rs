@@ -45,6 +45,8 @@ fn what_failed_once_holds() {
     let scenarios = [
         // The leader's disk had lost the header of a frame that a follower lacked, and nobody else was let to lead.
         include_str!("scenarios/lost-header.json"),
+        // A gateway gave its attachment back to a replica of its own core that could not take it yet, over and over in one turn.
+        include_str!("scenarios/given-back-to-itself.json"),
     ];
     for text in scenarios {
         let scenario: Scenario = serde_json::from_str(text).unwrap();

@@ -15,8 +15,11 @@ use crate::time::Timestamp;
 const BUSY_GRACE: Duration = Duration::from_secs(1);
 /// The pause between attempts to take a volume that another node holds.
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
-/// How long the reply to giving back is awaited.
+/// How long giving back is tried: then the others wait until this holder counts as gone.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause between attempts to give back. A member may refuse in the same turn, if it is of this core: without a pause the two
+/// would go on for ever.
+const DETACH_PAUSE: Duration = Duration::from_millis(20);
 
 /// A request of the attachment under way.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +30,16 @@ struct Asked {
     at: Timestamp,
 }
 
+/// An attachment that nobody needs any more.
+#[derive(Clone, Copy, Debug)]
+struct GivingBack {
+    epoch: Epoch,
+    since: Timestamp,
+    asked: Option<Asked>,
+    /// Nobody is asked before.
+    not_before: Timestamp,
+}
+
 /// The gateway's hold on the volume.
 #[derive(Debug, Default)]
 pub(super) struct Attachment {
@@ -34,8 +47,7 @@ pub(super) struct Attachment {
     /// It was held and nobody is known to have taken it: taking it again is a renewal.
     is_renewal: bool,
     asked: Option<Asked>,
-    /// The request to give it back, and the epoch that it gives back.
-    giving_back: Option<(Asked, Epoch)>,
+    giving_back: Option<GivingBack>,
     /// Since when another node's hold has been in the way.
     busy_since: Option<Timestamp>,
     not_before: Timestamp,
@@ -51,7 +63,7 @@ impl Attachment {
     }
 
     pub(super) fn is_reply(&self, request: u64) -> bool {
-        let giving_back = self.giving_back.map(|(asked, _)| asked);
+        let giving_back = self.giving_back.and_then(|giving_back| giving_back.asked);
         [self.asked, giving_back]
             .iter()
             .flatten()
@@ -68,9 +80,15 @@ impl Attachment {
         if self.asked.is_some_and(|asked| asked.disk == lost) {
             self.asked = None;
         }
-        if self.giving_back.is_some_and(|(asked, _)| asked.disk == lost) {
-            self.giving_back = None;
+        if let Some(giving_back) = &mut self.giving_back {
+            giving_back.asked.take_if(|asked| asked.disk == lost);
         }
+    }
+
+    /// When to go on with giving it back.
+    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+        let waits = self.giving_back.filter(|giving_back| giving_back.asked.is_none());
+        waits.map(|giving_back| giving_back.not_before)
     }
 
     /// The member that was asked and does not answer in time.
@@ -127,9 +145,10 @@ impl Gateway {
     }
 
     pub(super) fn attachment_reply(&mut self, shared: &mut Shared, request: u64, result: GatewayResult) {
-        let giving_back = &mut self.attachment.giving_back;
-        if let Some((asked, epoch)) = giving_back.take_if(|(asked, _)| asked.request == request) {
-            return self.given_back(shared, asked.to, epoch, &result);
+        if let Some(giving_back) = &mut self.attachment.giving_back
+            && let Some(asked) = giving_back.asked.take_if(|asked| asked.request == request)
+        {
+            return self.given_back(shared, asked.to, &result);
         }
         let Some(asked) = self.attachment.asked.take() else {
             return;
@@ -182,40 +201,38 @@ impl Gateway {
 
     /// Whether the attachment was given back: what a member refuses that leads no more, or not yet, is offered again, or the
     /// next holder would wait until this one counts as dead.
-    fn given_back(&mut self, shared: &mut Shared, asked: ReplicaId, epoch: Epoch, result: &GatewayResult) {
-        let leader = match result {
-            GatewayResult::NotLeader { leader } => *leader,
-            GatewayResult::Retry => None,
-            _ => return,
-        };
-        if self.attachment.epoch.is_some() {
-            return;
-        }
-        self.note_hint(shared, asked, leader);
-        // It still is this node's: the request has not been carried out.
-        self.attachment.epoch = Some(epoch);
-        if leader.is_some() {
-            self.settle(shared);
+    fn given_back(&mut self, shared: &Shared, asked: ReplicaId, result: &GatewayResult) {
+        match result {
+            GatewayResult::NotLeader { leader } => self.note_hint(shared, asked, *leader),
+            GatewayResult::Retry => {}
+            _ => self.attachment.giving_back = None,
         }
     }
 
-    /// Gives the attachment back once no frontend is left.
+    /// Gives the attachment back once no frontend is left. Whoever comes meanwhile takes it anew.
     pub(super) fn settle(&mut self, shared: &mut Shared) {
-        if self
-            .attachment
-            .giving_back
-            .is_some_and(|(asked, _)| shared.now.since(asked.at) > DETACH_TIMEOUT)
-        {
-            self.attachment.giving_back = None;
+        let is_needed = !self.devices.is_empty() || !self.operations.is_empty();
+        if !is_needed && let Some(epoch) = self.attachment.epoch.take() {
+            self.attachment.is_renewal = false;
+            self.attachment.giving_back = Some(GivingBack {
+                epoch,
+                since: shared.now,
+                asked: None,
+                not_before: shared.now,
+            });
         }
-        if !self.devices.is_empty() || !self.operations.is_empty() {
-            return;
-        }
-        let Some(epoch) = self.attachment.epoch.take() else {
+        let Some(mut giving_back) = self.attachment.giving_back.take() else {
             return;
         };
-        self.attachment.is_renewal = false;
-        let asked = self.ask(shared, GatewayOp::Detach { epoch });
-        self.attachment.giving_back = asked.map(|asked| (asked, epoch));
+        let is_waiting = giving_back.asked.is_none();
+        if shared.now.since(giving_back.since) > DETACH_TIMEOUT || (is_waiting && is_needed) {
+            return;
+        }
+        if is_waiting && shared.now >= giving_back.not_before {
+            let epoch = giving_back.epoch;
+            giving_back.asked = self.ask(shared, GatewayOp::Detach { epoch });
+            giving_back.not_before = shared.now.after(DETACH_PAUSE);
+        }
+        self.attachment.giving_back = Some(giving_back);
     }
 }

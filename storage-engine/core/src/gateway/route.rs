@@ -293,7 +293,8 @@ impl Gateway {
 
     /// When the gateway wants to be ticked again at the latest, beyond the ordinary tick.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        (!self.unsent.is_empty()).then_some(self.route.not_before)
+        let sends = (!self.unsent.is_empty()).then_some(self.route.not_before);
+        sends.into_iter().chain(self.attachment.next_deadline()).min()
     }
 }
 
