@@ -151,6 +151,14 @@ impl Core {
         }
     }
 
+    /// Until when a local group may be read under its lease, by the clock that the core is given: for checks.
+    pub fn lease_end(&self, group: GroupId) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Running(running) => running.groups.get(&group)?.lease_end(&running.shared),
+            _ => None,
+        }
+    }
+
     /// What is under way, once the core serves.
     pub fn load(&self) -> Option<Load> {
         match &self.phase {

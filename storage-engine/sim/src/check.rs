@@ -23,6 +23,8 @@ pub enum Check {
     Bounds,
     /// A healed majority serves.
     Liveness,
+    /// Nobody reads under a lease while another leads.
+    Lease,
     /// Whatever was asked for comes to an end.
     Stuck,
     /// A disk is given up only if something is wrong with it.
@@ -43,7 +45,7 @@ pub struct Violation {
 }
 
 impl Check {
-    const WORDS: [(&'static str, Self); 10] = [
+    const WORDS: [(&'static str, Self); 11] = [
         ("[history] ", Self::History),
         ("[content] ", Self::Content),
         ("[durable] ", Self::Durable),
@@ -51,6 +53,7 @@ impl Check {
         ("[replay] ", Self::Replay),
         ("[bounds] ", Self::Bounds),
         ("[liveness] ", Self::Liveness),
+        ("[lease] ", Self::Lease),
         ("[stuck] ", Self::Stuck),
         ("[disk] ", Self::Disk),
         ("[error] ", Self::Error),

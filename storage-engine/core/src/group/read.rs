@@ -83,12 +83,7 @@ impl Group {
                 false => self.refuse_not_leading(shared, origin),
             };
         }
-        let held_since = self.lease.held_since(self.term(), self.other_voters(), shared.now);
-        let mut lease = shared.config.timing.lease();
-        if mutated!(shared.seeded, LeaseTooLong) {
-            lease *= 4;
-        }
-        let is_leased = held_since.is_some_and(|since| shared.now < since.after(lease));
+        let is_leased = self.lease_end(shared).is_some_and(|end| shared.now < end);
         if is_leased || mutated!(shared.seeded, ReadsWithoutLease) {
             let committed = self.node.raft.raft_log.committed;
             return self.answer(shared, origin, query, committed);
@@ -103,6 +98,17 @@ impl Group {
             since: shared.now,
         });
         self.node.read_index(token.to_le_bytes().to_vec());
+    }
+
+    /// Until when nobody else can lead, by the clock of this core; `None` for who holds no lease.
+    pub(crate) fn lease_end(&self, shared: &Shared) -> Option<Timestamp> {
+        let others = self.other_voters();
+        let since = self.lease.held_since(self.term(), others, shared.now)?;
+        let mut lease = shared.config.timing.lease();
+        if mutated!(shared.seeded, LeaseTooLong) {
+            lease *= 4;
+        }
+        self.is_leader().then(|| since.after(lease))
     }
 
     /// Everything up to `index` must be visible to the answer.

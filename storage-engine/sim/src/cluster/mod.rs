@@ -16,7 +16,7 @@ use cairn_api::block::Tag;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, NodeId};
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::config::{CoreConfig, Limits, Timing};
-use cairn_core::event::{DeviceId, DiskFault, Effect, Event, IoId};
+use cairn_core::event::{Damage, DeviceId, DiskFault, Effect, Event, IoId};
 use cairn_format::frame;
 use cairn_format::peer::{PeerMessage, RaftKind};
 use cairn_format::superblock::Geometry;
@@ -426,8 +426,29 @@ impl Cluster {
                 is_local,
             } => {
                 self.nodes[number].leaders.insert(group, (leader, is_local));
+                if is_local {
+                    self.check_leases(number, group);
+                }
             }
+            Effect::Damage {
+                damage: Damage::Found, ..
+            } => assert!(
+                self.nodes[number].disk.was_harmed,
+                "[disk] node {number} finds damage on a disk that nothing was done to"
+            ),
             Effect::Damage { .. } | Effect::Measured { .. } => {}
+        }
+    }
+
+    /// A node begins to lead: nobody may answer reads under an earlier lease any more.
+    fn check_leases(&self, leader: usize, group: GroupId) {
+        for (number, node) in self.nodes.iter().enumerate().filter(|(number, _)| *number != leader) {
+            let end = node.core.as_ref().and_then(|core| core.lease_end(group));
+            let now = node.clock.read(self.now);
+            assert!(
+                end.is_none_or(|end| end <= now),
+                "[lease] node {leader} leads {group}, and node {number} may read under its lease until {end:?}: it is {now:?}"
+            );
         }
     }
 

@@ -112,6 +112,8 @@ pub struct SimDisk {
     pub misreads_percent: u64,
     /// A read has failed since this was last cleared.
     pub has_failed_a_read: bool,
+    /// Something may not be read as it was written.
+    pub was_harmed: bool,
 }
 
 impl SimDisk {
@@ -138,6 +140,7 @@ impl SimDisk {
             read_errors_percent: 0,
             misreads_percent: 0,
             has_failed_a_read: false,
+            was_harmed: false,
         }
     }
 
@@ -189,6 +192,7 @@ impl SimDisk {
         self.written
             .push((flight.offset / PAGE as u64, flight.length / PAGE as u64));
         let lie = self.lie_next.take();
+        self.was_harmed |= lie.is_some();
         self.note_lie(&flight, lie.is_some());
         let shift = match lie {
             None => 0,
@@ -305,11 +309,12 @@ impl SimDisk {
     /// [`Self::read`], which may meet a read error.
     pub fn try_read(&mut self, offset: u64, length: u32, rng: &mut Rng) -> Result<Bytes, DiskFault> {
         if self.read_errors_percent > 0 && rng.chance(self.read_errors_percent) {
-            self.has_failed_a_read = true;
+            (self.has_failed_a_read, self.was_harmed) = (true, true);
             return Err(DiskFault::Os("simulated read error".to_owned()));
         }
         let data = self.read(offset, length)?;
         if self.misreads_percent > 0 && rng.chance(self.misreads_percent) {
+            self.was_harmed = true;
             let mut wrong = data.to_vec();
             let place = rng.pick(wrong.len());
             wrong[place] ^= 0x04;
@@ -406,6 +411,7 @@ impl SimDisk {
         if !matches!(self.slot(page), Some(Some(_))) {
             return false;
         }
+        self.was_harmed = true;
         let mut bytes = self.copy_of(page);
         bytes[77] ^= 0x10;
         if !self.rotten.insert(page) {
@@ -428,6 +434,7 @@ impl SimDisk {
 
     /// Makes the block at `offset` unreadable until it is written.
     pub fn spoil(&mut self, offset: u64) {
+        self.was_harmed = true;
         self.unreadable.push(offset / PAGE as u64);
     }
 
