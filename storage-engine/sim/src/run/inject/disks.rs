@@ -71,6 +71,7 @@ impl Run<'_> {
         let is_damaged = self.atlas.is_damaged(node);
         // What recovery cannot read may be there: it stops, and is tried again, or somebody clears the place.
         let disk = &mut self.cluster.nodes[node].disk;
+        disk.fail_next_write = false;
         let is_unreadable = why.contains("cannot be read") && (disk.clear_spoiled() || disk.has_failed_a_read);
         assert!(
             is_injected || is_full || is_unreadable || is_damaged,
