@@ -38,6 +38,18 @@ pub enum DiskCommand {
   cairn disk replace 5f0c1d7e 91ab33f0                             begin, and let it go on by itself
   cairn disk replace 5f0c1d7e d:/dev/sdb --wait --timeout 60m      and see it through")]
     Replace(ReplaceArgs),
+    /// Read disks through for damage, and repair what is found from other replicas
+    ///
+    /// Engines do this by themselves, slowly and once a day (`scrub_rate` in the configuration). Without a disk this shows how
+    /// far each disk is; with one a pass begins at once, or goes on at another pace. Clients are served all the while, and
+    /// whatever does not match its checksum is fetched from another replica and written back.
+    ///
+    /// Disks are named by their id, by its beginning, or as NODE:PATH.
+    #[command(after_help = "Examples:
+  cairn disk scrub                                     every disk: how far it is, and what was found
+  cairn disk scrub a:/dev/sdb --rate 200MiB --wait     one disk now, and the result
+  cairn disk scrub 5f0c1d7e --stop                     not now")]
+    Scrub(ScrubArgs),
     /// Overwrite a block that a local disk cannot read, so that an engine can start with it again
     ///
     /// For a disk that an engine refuses because it cannot be read at some byte where its log may go on. Some devices leave a
@@ -50,6 +62,22 @@ pub enum DiskCommand {
     #[command(after_help = "Examples:
   cairn disk clear /dev/sdb --at 1073750016     the byte that the engine's message names")]
     Clear(ClearArgs),
+}
+
+/// Arguments of `cairn disk scrub`.
+#[derive(Args, Debug, Clone)]
+pub struct ScrubArgs {
+    /// The disk to read through; without one, all are shown
+    pub disk: Option<String>,
+    /// Bytes a second for this pass, instead of the pace that is set
+    #[arg(long, value_parser = parse_size, requires = "disk", conflicts_with = "stop")]
+    pub rate: Option<ByteSize>,
+    /// Wait until the pass ends; `--timeout` says for how long
+    #[arg(long, requires = "disk", conflicts_with = "stop")]
+    pub wait: bool,
+    /// End the pass that goes on
+    #[arg(long, requires = "disk")]
+    pub stop: bool,
 }
 
 /// Arguments of `cairn disk clear`.

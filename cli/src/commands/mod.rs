@@ -5,6 +5,7 @@ mod cluster;
 mod disk;
 pub(crate) mod init;
 mod replace;
+mod scrub;
 pub(crate) mod volume;
 
 use cairn_api::control;
@@ -84,6 +85,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Disk(DiskCommand::Replace(args)) => replace::replace(&context, args).await,
         Command::Disk(DiskCommand::Format(args)) => disk::format(&context, args),
         Command::Disk(DiskCommand::Clear(args)) => disk::clear(&context, args),
+        Command::Disk(DiskCommand::Scrub(args)) => scrub::scrub(&context, args).await,
         Command::Dev(args) => dev::run(&cli.global, args).await,
     }
 }

@@ -79,7 +79,7 @@ async fn get(context: &Context, old: &str) -> Result<control::Replacement, CliEr
 }
 
 /// A disk's id, from what the user calls it.
-async fn resolve(context: &Context, name: &str) -> Result<String, CliError> {
+pub(super) async fn resolve(context: &Context, name: &str) -> Result<String, CliError> {
     if let Ok(id) = name.parse::<DiskId>() {
         return Ok(id.to_string());
     }

@@ -6,6 +6,7 @@ mod disk;
 mod done;
 mod export;
 mod replacement;
+mod scrub;
 mod table;
 mod volume;
 
@@ -14,6 +15,7 @@ pub use disk::{ClearedView, DiskListView, DiskView, FormattedView, GivenUpView, 
 pub use done::{DeletedView, DetachedView, DevEngineView, DevView};
 pub use export::{ExportListView, ExportView};
 pub use replacement::{ReplacementItemView, ReplacementView};
+pub use scrub::{ScrubListView, ScrubPassView, ScrubView};
 pub use volume::{NodeNames, ReplicaView, VolumeListView, VolumeView};
 
 use serde::Serialize;

@@ -196,3 +196,53 @@ fn list_shows_what_is_being_replaced_what_was_and_what_is_missing() {
     assert_eq!(states, ["ok", "missing", "ok", "removed"]);
     assert_eq!(json["disks"][2]["given_up"]["replaced_by"], "disk-1");
 }
+
+#[test]
+fn scrub_shows_every_disk_and_sees_one_through() {
+    let fake = member();
+    let idle = run(&format!("disk scrub --engine {}", fake.address)).ok();
+    assert!(
+        idle.contains("next in 60 minutes") || idle.contains("next in 1 hour"),
+        "{idle}"
+    );
+    let begun = run(&format!(
+        "-o json disk scrub disk-1 --rate 64MiB --engine {}",
+        fake.address
+    ))
+    .json();
+    assert_eq!(begun["disks"][0]["bytes_per_s"], 64 << 20);
+    assert_eq!(begun["disks"][0]["running"]["bytes"], 0);
+    assert_eq!(begun["disks"][0]["expected_bytes"], 2 << 20);
+    let seen = run(&format!("disk scrub disk-1 --wait --engine {}", fake.address)).ok();
+    let row = seen.lines().nth(1).unwrap();
+    assert!(row.contains("2 MiB") && row.ends_with("2         1     1"), "{seen}");
+    let stopped = run(&format!("-o json disk scrub disk-1 --stop --engine {}", fake.address)).json();
+    assert_eq!(stopped["disks"][0]["running"], serde_json::Value::Null);
+}
+
+#[test]
+fn scrub_that_takes_too_long_goes_on_by_itself() {
+    let fake = member();
+    let ran = run(&format!(
+        "disk scrub disk-1 --wait --timeout 200ms --engine {}",
+        fake.address
+    ));
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(
+        ran.stderr.contains("is being read through but not within"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("try: it goes on by itself"), "{}", ran.stderr);
+    for (line, words) in [
+        ("disk scrub --wait", "<DISK>"),
+        ("disk scrub disk-1 --stop --rate 1MiB", "cannot be used with"),
+        ("disk scrub nothing", "the cluster has no disk 'nothing'"),
+    ] {
+        let ran = run(&format!("{line} --engine {}", fake.address));
+        assert!(
+            matches!(ran.code, 2 | 3) && ran.stderr.contains(words),
+            "{line}: {ran:?}"
+        );
+    }
+}

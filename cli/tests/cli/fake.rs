@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) joins: Vec<JoinClusterRequest>,
     /// The replacement that was asked for. Each look at it moves one group.
     pub(crate) replacement: Option<Replacement>,
+    /// The scrubbing of any disk.
+    pub(crate) scrub: Option<Scrub>,
 }
 
 /// A fake that serves until it is dropped.
@@ -138,6 +140,44 @@ impl Control for Service {
             ..Replacement::default()
         };
         Ok(Response::new(state.replacement.get_or_insert(begun).clone()))
+    }
+
+    async fn scrub_disk(&self, request: Request<ScrubDiskRequest>) -> Answer<Scrub> {
+        let mut state = self.enter()?;
+        let request = request.into_inner();
+        let scrub = state.scrub.get_or_insert_with(|| Scrub {
+            node: "3".to_owned(),
+            path: "/dev/sdb".to_owned(),
+            bytes_per_s: 8 << 20,
+            next_in_s: Some(3600),
+            ..Scrub::default()
+        });
+        scrub.disk_id.clone_from(&request.disk_id);
+        let pass = |blocks| ScrubPass {
+            blocks,
+            damaged: 2,
+            repaired: 1,
+            unrepairable: 1,
+            took_ms: 700,
+        };
+        match request.action() {
+            ScrubAction::Begin => {
+                (scrub.running, scrub.next_in_s) = (Some(pass(0)), None);
+                scrub.blocks_expected = 512;
+                scrub.bytes_per_s = request.bytes_per_s.max(1 << 20);
+            }
+            ScrubAction::Stop => scrub.running = None,
+            // Each look finds it further.
+            ScrubAction::Unspecified => {
+                if let Some(running) = scrub.running.take() {
+                    match running.blocks {
+                        512.. => (scrub.last, scrub.last_ended_s_ago) = (Some(pass(512)), 1),
+                        blocks => scrub.running = Some(pass(blocks + 256)),
+                    }
+                }
+            }
+        }
+        Ok(Response::new(scrub.clone()))
     }
 
     async fn get_replacement(&self, _: Request<GetReplacementRequest>) -> Answer<Replacement> {

@@ -82,6 +82,27 @@ pub struct Limits {
     pub headers_kept_max: usize,
     /// Move leadership to the node where the volume is used.
     pub move_leadership: bool,
+    /// How the disk is read through for damage.
+    pub scrub: ScrubSettings,
+}
+
+/// How a disk is read through for damage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScrubSettings {
+    /// Bytes a second; 0 for only when it is asked for.
+    pub bytes_per_s: u64,
+    /// From the beginning of one pass to that of the next; a pass that takes longer is followed by the next at once.
+    pub every: Duration,
+}
+
+impl Default for ScrubSettings {
+    /// A disk of 4 TiB in six days, with a hundredth of what it can read.
+    fn default() -> Self {
+        Self {
+            bytes_per_s: 8 << 20,
+            every: Duration::from_secs(24 * 3600),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -91,6 +112,7 @@ impl Default for Limits {
             log_bytes_max: 64 << 20,
             headers_kept_max: 4096,
             move_leadership: true,
+            scrub: ScrubSettings::default(),
         }
     }
 }

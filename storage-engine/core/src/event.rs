@@ -4,6 +4,8 @@
 //! once, and carries out the effects in order. Group commit lives in that rhythm: everything handed over before one
 //! `poll` may share a frame.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, Tag};
 use cairn_api::ids::{DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
@@ -124,6 +126,10 @@ pub enum Command {
     HandOver,
     /// The state of every local group.
     Inspect,
+    /// Read all that the disk holds for damage.
+    Scrub(ScrubRequest),
+    /// How far the scrubbing of the disk is.
+    ScrubStatus,
     /// A digest of a volume's contents, equal on replicas that hold the same; takes time in proportion to the volume.
     Digest(GroupId),
 }
@@ -162,6 +168,46 @@ pub enum CommandReply {
     Groups(Vec<GroupStatus>),
     /// A volume's digest.
     Digest(u32),
+    /// The scrubbing of the disk.
+    Scrub(ScrubStatus),
+}
+
+/// What may be asked of the scrubbing of a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScrubRequest {
+    /// Begin a pass now. One that goes on goes on, at this pace.
+    Begin {
+        /// Bytes a second; `None` for the pace that is set.
+        bytes_per_s: Option<u64>,
+    },
+    /// End the pass that goes on. The next one begins when it would have.
+    Stop,
+}
+
+/// What a pass of scrubbing has read and found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ScrubReport {
+    /// Blocks read.
+    pub blocks: u64,
+    /// What was noticed on the disk meanwhile, by the pass or by readers.
+    pub damage: DamageCounts,
+    /// How long it took, or has taken so far.
+    pub took: Duration,
+}
+
+/// The scrubbing of a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScrubStatus {
+    /// The pass that goes on.
+    pub running: Option<ScrubReport>,
+    /// Its pace, or that of the next, in bytes a second; 0 for none that begins by itself.
+    pub bytes_per_s: u64,
+    /// About how many blocks the pass that goes on will have read.
+    pub blocks_expected: u64,
+    /// The last whole pass since the core started, and how long ago it ended.
+    pub last: Option<(ScrubReport, Duration)>,
+    /// When the next pass begins.
+    pub next_in: Option<Duration>,
 }
 
 /// What a replica is in its group.
@@ -229,6 +275,17 @@ pub struct DamageCounts {
     pub repaired: u64,
     /// Not to be had from any peer.
     pub unrepairable: u64,
+}
+
+impl DamageCounts {
+    /// Counts more.
+    pub fn add(&mut self, damage: Damage, blocks: u64) {
+        match damage {
+            Damage::Found => self.found += blocks,
+            Damage::Repaired => self.repaired += blocks,
+            Damage::Unrepairable => self.unrepairable += blocks,
+        }
+    }
 }
 
 /// Something that happened.
@@ -373,6 +430,13 @@ pub enum Effect {
         damage: Damage,
         /// How many.
         blocks: u64,
+    },
+    /// Blocks were read through for damage: for the counters.
+    Scrubbed {
+        /// How many.
+        blocks: u64,
+        /// A pass has come to its end.
+        is_over: bool,
     },
     /// A stage of a write took so long: for the histograms.
     Measured {

@@ -17,6 +17,7 @@ mod mutation;
 pub mod mutation;
 mod recover;
 mod repair;
+mod scrub;
 mod shared;
 pub mod time;
 

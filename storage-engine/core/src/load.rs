@@ -17,6 +17,8 @@ pub struct Load {
     pub proposals: usize,
     /// Append messages that wait for payload to be read back.
     pub held_messages: usize,
+    /// Repaired blocks that are not back on the disk.
+    pub write_backs: usize,
     /// Payload that groups keep in memory until it is durable.
     pub payload_bytes: u64,
 }

@@ -17,6 +17,8 @@ use crate::log::{LogTail, LogWrite, LogWriter, Record, Ticket};
 use crate::map::BlockMap;
 use crate::mutation::{Seeded, mutated};
 use crate::recover::Replay;
+use crate::repair::Consumer;
+use crate::scrub::Scrub;
 use crate::shared::{IoNumbers, Origin, Purpose, Shared};
 use crate::time::Timestamp;
 
@@ -45,6 +47,7 @@ struct Running {
     /// Commands that are done when a record is durable.
     durable_commands: BTreeMap<Ticket, CommandId>,
     hand_over: Option<CommandId>,
+    scrub: Scrub,
     next_tick: Timestamp,
     /// What recovery found, until the frame that opens the log is durable, and what has come meanwhile. What was read
     /// may still be in the device's volatile cache: nobody may be told of it before a flush has followed.
@@ -151,10 +154,14 @@ impl Core {
         }
     }
 
-    /// Until when a local group may be read under its lease, by the clock that the core is given: for checks.
-    pub fn lease_end(&self, group: GroupId) -> Option<Timestamp> {
+    /// The term of a local group, and until when it may be read under the lease of that term, if it may, by the clock that the
+    /// core is given: for checks.
+    pub fn lease(&self, group: GroupId) -> Option<(Term, Option<Timestamp>)> {
         match &self.phase {
-            Phase::Running(running) => running.groups.get(&group)?.lease_end(&running.shared),
+            Phase::Running(running) => {
+                let group = running.groups.get(&group)?;
+                Some((Term(group.term()), group.lease_end(&running.shared)))
+            }
             _ => None,
         }
     }
@@ -325,6 +332,7 @@ fn finish_recovery(
         writing: BTreeMap::new(),
         durable_commands: BTreeMap::new(),
         hand_over: None,
+        scrub: Scrub::new(config.limits.scrub, now),
         opening: Some((summary, early)),
     })
 }
@@ -469,6 +477,10 @@ impl Running {
             } else if let Some(reply) = self.shared.local_replies.pop_front() {
                 self.reply(reply);
             } else if let Some(ended) = self.shared.repairs.take_ended() {
+                if let Consumer::Scrub { serial } = ended.consumer {
+                    self.scrub.repaired(&mut self.shared, serial, &ended.outcome);
+                    continue;
+                }
                 if let Some(group) = self.groups.get_mut(&ended.group) {
                     self.dirty.insert(ended.group);
                     group.repaired(&mut self.shared, ended.consumer, ended.outcome);
@@ -566,13 +578,17 @@ impl Running {
         let Some(purpose) = self.shared.reads.remove(&io) else {
             return;
         };
+        let shared = &mut self.shared;
+        if let Purpose::Scrub { serial, .. } = purpose {
+            return self.scrub.read(shared, &self.groups, serial, result);
+        }
         let number = purpose.group();
         let Some(group) = self.groups.get_mut(&number) else {
             return;
         };
         self.dirty.insert(number);
-        let shared = &mut self.shared;
         match purpose {
+            Purpose::Scrub { .. } => {}
             Purpose::BlockRead { read, piece, .. } => group.block_read(shared, read, piece, result),
             Purpose::Fetch {
                 fetch, offset, header, ..
@@ -613,6 +629,9 @@ impl Running {
                     }
                 }
             }
+        }
+        if self.opening.is_none() {
+            self.scrub.step(&mut self.shared, &self.groups);
         }
         self.compose();
         self.shared.write_heals();
@@ -663,6 +682,7 @@ impl Running {
             reads: self.shared.reads.len(),
             link_bytes: self.shared.links.queued_bytes_in_all(),
             operations: self.gateways.values().map(Gateway::operations).sum(),
+            write_backs: self.shared.repairs.write_backs(),
             ..Load::default()
         };
         for group in self.groups.values() {
@@ -678,7 +698,8 @@ impl Running {
             .values()
             .filter_map(Gateway::next_deadline)
             .filter(|deadline| *deadline > now);
-        gateways.fold(self.next_tick, Timestamp::min)
+        let scrub = self.scrub.next_deadline().filter(|deadline| *deadline > now);
+        gateways.chain(scrub).fold(self.next_tick, Timestamp::min)
     }
 
     fn command(&mut self, id: CommandId, command: Command) {
@@ -727,6 +748,14 @@ impl Running {
                 let repairs = &self.shared.repairs;
                 let groups = self.groups.values().map(|group| group.status(repairs)).collect();
                 self.shared.end_command(id, Ok(CommandReply::Groups(groups)));
+            }
+            Command::Scrub(request) => {
+                self.scrub.ask(&mut self.shared, &self.groups, request);
+                self.shared.end_command(id, Ok(CommandReply::Done));
+            }
+            Command::ScrubStatus => {
+                let status = self.scrub.status(&self.shared);
+                self.shared.end_command(id, Ok(CommandReply::Scrub(status)));
             }
             Command::Digest(group) => self.for_group(id, group, |group, shared| {
                 shared.end_command(id, Ok(CommandReply::Digest(group.map().digest())));
@@ -817,6 +846,7 @@ impl Running {
         // What it was reading must not be taken for something that a successor under another number has asked for.
         self.shared.reads.retain(|_, purpose| purpose.group() != number);
         self.shared.repairs.forget(number);
+        self.scrub.forget(number);
         self.dropped.insert(number, group.replica);
         let ticket = self.shared.log.push(Record::GroupDropped(number));
         self.durable_commands.insert(ticket, id);

@@ -138,6 +138,9 @@ mutations! {
     HealsNextBlock, "heals-next-block":
         "A repaired block is written back one block too far.";
         caught by "comparing every mapped block on the media with its checksum, after rot that was read and repaired".
+    ScrubUnchecked, "scrub-unchecked":
+        "Scrubbing reads everything and compares nothing.";
+        caught by "comparing every mapped block on the media with its checksum, after rot and a whole pass of scrubbing".
     DamageTakenForTorn, "damage-taken-for-torn":
         "Recovery cuts the log at any damage, whatever vouches for what was lost, and carries on.";
         caught by "a core that starts on a disk which lost acknowledged frames, and then by lost writes".

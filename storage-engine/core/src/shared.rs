@@ -58,6 +58,8 @@ pub(crate) enum Purpose {
     External { group: GroupId, index: u64 },
     /// A block that may be damaged, once more and by itself.
     RepairProbe { group: GroupId, job: u64, place: usize },
+    /// Blocks that are read to find damage, by the number of the read.
+    Scrub { group: GroupId, serial: u64 },
     /// Blocks for a peer that has lost them.
     RepairServe {
         group: GroupId,
@@ -102,6 +104,7 @@ impl Purpose {
             | Self::Outbox { group, .. }
             | Self::External { group, .. }
             | Self::RepairProbe { group, .. }
+            | Self::Scrub { group, .. }
             | Self::RepairServe { group, .. }
             | Self::RepairSearch { group, .. } => *group,
         }

@@ -11,6 +11,7 @@ use cairn_api::block::{DeviceInfo, FrontendSession};
 use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use cairn_core::event::{
     Command, CommandError, CommandReply, GroupSpec, GroupStatus, Member, MemberChange, RecoverySummary, Role,
+    ScrubStatus,
 };
 use cairn_core::membership::Membership;
 
@@ -159,7 +160,14 @@ impl State {
             Command::ChangeMembers { group, change } => self.change_members(id, group, change),
             Command::UpdateMembers { .. } => Ok(CommandReply::Done),
             Command::Inspect => Ok(CommandReply::Groups(self.inspect(id))),
-            Command::Detach { .. } | Command::HandOver => Ok(CommandReply::Done),
+            Command::Detach { .. } | Command::HandOver | Command::Scrub(_) => Ok(CommandReply::Done),
+            Command::ScrubStatus => Ok(CommandReply::Scrub(ScrubStatus {
+                running: None,
+                bytes_per_s: 8 << 20,
+                blocks_expected: 0,
+                last: None,
+                next_in: None,
+            })),
             other => Err(CommandError::Refused(format!("the fake does not know {other:?}"))),
         }
     }

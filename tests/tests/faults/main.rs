@@ -8,3 +8,4 @@ mod pause;
 mod replace;
 mod restart;
 mod scene;
+mod scrub;

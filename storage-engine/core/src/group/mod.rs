@@ -207,7 +207,7 @@ impl Group {
         self.node.raft.state == StateRole::Leader
     }
 
-    fn term(&self) -> u64 {
+    pub(crate) fn term(&self) -> u64 {
         self.node.raft.term
     }
 

@@ -13,7 +13,7 @@ use crate::shared::Shared;
 
 impl Group {
     /// Asks the other voters for what this disk has lost: whether nobody has it any more does not depend on a learner.
-    pub(super) fn find_lost(&self, shared: &mut Shared, loss: &Loss, consumer: Consumer) {
+    pub(crate) fn find_lost(&self, shared: &mut Shared, loss: &Loss, consumer: Consumer) {
         let peers = self.other_voters().filter_map(|voter| self.address(voter)).collect();
         shared.repair(loss, peers, consumer);
     }
@@ -24,6 +24,7 @@ impl Group {
             Consumer::Read { read, piece } => self.piece_repaired(shared, read, piece, outcome),
             Consumer::Outbox { to, serial, entry } => self.outbox_repaired(shared, (to, serial, entry), outcome),
             Consumer::External { index } => self.external_repaired(shared, index, outcome),
+            Consumer::Scrub { .. } => {}
         }
     }
 

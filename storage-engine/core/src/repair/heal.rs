@@ -34,6 +34,10 @@ impl Healing {
         self.waiting.retain(|heal| heal.group != group);
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.waiting.len() + self.under_way.len()
+    }
+
     fn has(&self, block: u64) -> bool {
         self.waiting
             .iter()

@@ -73,12 +73,7 @@ impl Known {
     }
 
     pub(super) fn count(&mut self, group: GroupId, damage: Damage, blocks: u64) {
-        let counts = self.counts.entry(group).or_default();
-        match damage {
-            Damage::Found => counts.found += blocks,
-            Damage::Repaired => counts.repaired += blocks,
-            Damage::Unrepairable => counts.unrepairable += blocks,
-        }
+        self.counts.entry(group).or_default().add(damage, blocks);
     }
 
     pub(super) fn counts(&self, group: GroupId) -> DamageCounts {

@@ -68,6 +68,8 @@ pub(crate) enum Consumer {
     Outbox { to: ReplicaId, serial: u64, entry: usize },
     /// The payload of a command, for the external state machine.
     External { index: u64 },
+    /// The scrubbing of the disk, by the number of its read.
+    Scrub { serial: u64 },
 }
 
 /// How a repair ended.
@@ -94,6 +96,7 @@ pub(crate) struct Repairs {
     serving: serve::Serving,
     healing: heal::Healing,
     known: known::Known,
+    totals: DamageCounts,
     ended: VecDeque<Ended>,
 }
 
@@ -105,12 +108,23 @@ impl Repairs {
             serving: serve::Serving::default(),
             healing: heal::Healing::default(),
             known: known::Known::default(),
+            totals: DamageCounts::default(),
             ended: VecDeque::new(),
         }
     }
 
     pub(crate) fn take_ended(&mut self) -> Option<Ended> {
         self.ended.pop_front()
+    }
+
+    /// Blocks that wait to be written back, or are being.
+    pub(crate) fn write_backs(&self) -> usize {
+        self.healing.count()
+    }
+
+    /// What was noticed on the disk so far.
+    pub(crate) fn totals(&self) -> DamageCounts {
+        self.totals
     }
 
     /// What was noticed of a group so far.
@@ -149,6 +163,7 @@ impl Shared {
     fn count_damage(&mut self, group: GroupId, damage: Damage, blocks: u64) {
         if blocks > 0 {
             self.repairs.known.count(group, damage, blocks);
+            self.repairs.totals.add(damage, blocks);
             self.effects.push(Effect::Damage { group, damage, blocks });
         }
     }

@@ -24,6 +24,10 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 const CONTROL_LISTEN: &str = "127.0.0.1:7400";
 const DATA_LISTEN: &str = "127.0.0.1:7401";
 const MEMORY: &str = "64MiB";
+const SCRUB_RATE: &str = "8MiB";
+/// The slowest pace of scrubbing that is worth the name, and more than any disk gives, in bytes a second.
+const SCRUB_RATE_MIN: u64 = 64 << 10;
+const SCRUB_RATE_MAX: u64 = 4 << 30;
 const LEVEL: &str = "info";
 const CONNECTIONS: usize = 1024;
 
@@ -190,11 +194,14 @@ fn same_place(one: &std::path::Path, other: &std::path::Path) -> bool {
     resolve(one) == resolve(other)
 }
 
+fn size(key: &'static str, text: &str) -> Result<ByteSize, ConfigError> {
+    text.parse()
+        .map_err(|error: cairn_api::units::ParseSizeError| invalid(key, text, error.to_string()))
+}
+
 fn disk(file: FileDisk) -> Result<DiskConfig, ConfigError> {
     let text = file.memory.as_deref().unwrap_or(MEMORY);
-    let memory: ByteSize = text
-        .parse()
-        .map_err(|error: cairn_api::units::ParseSizeError| invalid("disk.memory", text, error.to_string()))?;
+    let memory = size("disk.memory", text)?;
     if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&memory.0) {
         let rule = format!(
             "it must be {} to {}",
@@ -203,9 +210,20 @@ fn disk(file: FileDisk) -> Result<DiskConfig, ConfigError> {
         );
         return Err(invalid("disk.memory", text, rule));
     }
+    let text = file.scrub_rate.as_deref().unwrap_or(SCRUB_RATE);
+    let scrub_rate = size("disk.scrub_rate", text)?;
+    if scrub_rate.0 > 0 && !(SCRUB_RATE_MIN..=SCRUB_RATE_MAX).contains(&scrub_rate.0) {
+        let rule = format!(
+            "it must be {} to {} a second, or 0 to read the disk through only when that is asked for",
+            ByteSize(SCRUB_RATE_MIN),
+            ByteSize(SCRUB_RATE_MAX)
+        );
+        return Err(invalid("disk.scrub_rate", text, rule));
+    }
     Ok(DiskConfig {
         path: file.path,
         memory,
+        scrub_rate,
     })
 }
 
@@ -327,6 +345,8 @@ mod tests {
             (LEAST.replace("\"a\"", "\"A_1\""), ["`name`", "A_1"]),
             (format!("{LEAST}memory = \"1MiB\"\n"), ["disk.memory", "8 MiB"]),
             (format!("{LEAST}memory = \"lots\"\n"), ["disk.memory", "lots"]),
+            (format!("{LEAST}scrub_rate = \"1KiB\"\n"), ["disk.scrub_rate", "64 KiB"]),
+            (format!("{LEAST}scrub_rate = \"fast\"\n"), ["disk.scrub_rate", "fast"]),
             (
                 format!("{LEAST}[control]\nlisten = \"localhost:1\"\n"),
                 ["control.listen", "localhost:1"],

@@ -109,6 +109,8 @@ pub struct FileDisk {
     pub path: PathBuf,
     /// Registered I/O buffers of the disk's thread; `64MiB` if absent.
     pub memory: Option<String>,
+    /// How fast the disk is read through for damage, a second; `8MiB` if absent, `0` for only when that is asked for.
+    pub scrub_rate: Option<String>,
 }
 
 /// `[log]`

@@ -98,6 +98,8 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// Registered I/O buffers of the disk's thread.
     pub memory: ByteSize,
+    /// How fast it is read through for damage, a second; 0 for only when that is asked for.
+    pub scrub_rate: ByteSize,
 }
 
 /// The log.

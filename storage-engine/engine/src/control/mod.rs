@@ -7,6 +7,7 @@ pub mod convert;
 mod node;
 mod replacements;
 pub mod route;
+mod scrub;
 pub mod survey;
 mod volumes;
 
@@ -117,6 +118,10 @@ impl Control for ControlService {
         replacements::get(&self.engine, request.get_ref())
             .await
             .map(Response::new)
+    }
+
+    async fn scrub_disk(&self, request: Request<api::ScrubDiskRequest>) -> Reply<api::Scrub> {
+        scrub::scrub(&self.engine, request).await
     }
 
     async fn advance_swap(&self, request: Request<api::AdvanceSwapRequest>) -> Reply<api::AdvanceSwapReply> {

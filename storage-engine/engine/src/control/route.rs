@@ -80,8 +80,18 @@ fn with_hops<T>(message: T, hops: u32) -> Request<T> {
     request
 }
 
+/// A message for another engine, which is not to pass it on in its turn.
+pub fn pass_on<T>(message: T) -> Request<T> {
+    with_hops(message, HOPS_MAX)
+}
+
+/// Whether another engine has passed this on.
+pub fn was_passed_on<T>(request: &Request<T>) -> bool {
+    hops(request.metadata()) > 0
+}
+
 /// Whether to look for another engine after this refusal.
-fn look_elsewhere(status: &Status) -> bool {
+pub fn look_elsewhere(status: &Status) -> bool {
     status.metadata().contains_key(NO_LEADER)
         || (status.code() == Code::Unavailable && std::error::Error::source(status).is_some())
         || status.code() == Code::Cancelled

@@ -119,6 +119,8 @@ pub trait DiskObserver: Send + Sync {
     fn on_measured(&self, stage: Stage, nanos: u64);
     /// Blocks that the disk had lost were noticed or repaired.
     fn on_damage(&self, damage: Damage, blocks: u64);
+    /// Blocks were read through for damage; perhaps the last ones of a pass.
+    fn on_scrubbed(&self, blocks: u64, is_over: bool);
 }
 
 /// Why a command got no answer.

@@ -94,4 +94,8 @@ impl DiskObserver for DiskReporter {
     fn on_damage(&self, damage: Damage, blocks: u64) {
         self.metrics.damaged(damage, blocks);
     }
+
+    fn on_scrubbed(&self, blocks: u64, is_over: bool) {
+        self.metrics.scrubbed(blocks, is_over);
+    }
 }

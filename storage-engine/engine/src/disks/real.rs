@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cairn_api::block::{DeviceInfo, FrontendSession};
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
 use cairn_core::Core;
-use cairn_core::config::{CoreConfig, Limits, Timing};
+use cairn_core::config::{CoreConfig, Limits, ScrubSettings, Timing};
 use cairn_core::event::{Command, Damage, Effect, Event, GroupSpec, RecoverySummary, Stage};
 use cairn_core::time::Timestamp;
 use cairn_format::superblock::{Geometry, Superblock};
@@ -91,6 +91,10 @@ impl DiskBackend for Reactors {
             timing: Timing::default(),
             limits: Limits {
                 move_leadership: self.move_leadership,
+                scrub: ScrubSettings {
+                    bytes_per_s: config.scrub_rate.0,
+                    ..ScrubSettings::default()
+                },
                 ..Limits::default()
             },
         });
@@ -187,6 +191,10 @@ impl Observer for Adapter {
 
     fn on_damage(&mut self, damage: Damage, blocks: u64) {
         self.observer.on_damage(damage, blocks);
+    }
+
+    fn on_scrubbed(&mut self, blocks: u64, is_over: bool) {
+        self.observer.on_scrubbed(blocks, is_over);
     }
 }
 

@@ -167,6 +167,16 @@ fn damage(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
             "Damaged blocks that no other replica could give",
             &metrics.blocks_unrepairable,
         ),
+        (
+            "cairn_blocks_scrubbed",
+            "Blocks that were read through for damage",
+            &metrics.blocks_scrubbed,
+        ),
+        (
+            "cairn_scrubs",
+            "Times that a disk was read through for damage from end to end",
+            &metrics.scrubs,
+        ),
     ] {
         let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         counter(descriptor, value.load(Ordering::Relaxed))?;

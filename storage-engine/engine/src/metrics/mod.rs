@@ -27,6 +27,8 @@ pub struct Metrics {
     blocks_damaged: AtomicU64,
     blocks_repaired: AtomicU64,
     blocks_unrepairable: AtomicU64,
+    blocks_scrubbed: AtomicU64,
+    scrubs: AtomicU64,
     led: Mutex<BTreeSet<(DiskId, GroupId)>>,
     /// NBD connections that are negotiating.
     pub nbd_negotiating: AtomicU64,
@@ -73,6 +75,12 @@ impl Metrics {
             Damage::Unrepairable => &self.blocks_unrepairable,
         };
         counter.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    /// Blocks were read through for damage; perhaps the last ones of a pass.
+    pub fn scrubbed(&self, blocks: u64, is_over: bool) {
+        self.blocks_scrubbed.fetch_add(blocks, Ordering::Relaxed);
+        self.scrubs.fetch_add(u64::from(is_over), Ordering::Relaxed);
     }
 
     /// A group's leader, as known on that disk, changed.

@@ -436,19 +436,26 @@ impl Cluster {
                 self.nodes[number].disk.was_harmed,
                 "[disk] node {number} finds damage on a disk that nothing was done to"
             ),
-            Effect::Damage { .. } | Effect::Measured { .. } => {}
+            Effect::Damage { .. } | Effect::Scrubbed { .. } | Effect::Measured { .. } => {}
         }
     }
 
-    /// A node begins to lead: nobody may answer reads under an earlier lease any more.
+    /// A node begins to lead: nobody may answer reads under the lease of an earlier term any more. A node that is elected late,
+    /// by votes of a term that is past, wins nothing with it.
     fn check_leases(&self, leader: usize, group: GroupId) {
-        for (number, node) in self.nodes.iter().enumerate().filter(|(number, _)| *number != leader) {
-            let end = node.core.as_ref().and_then(|core| core.lease_end(group));
-            let now = node.clock.read(self.now);
-            assert!(
-                end.is_none_or(|end| end <= now),
-                "[lease] node {leader} leads {group}, and node {number} may read under its lease until {end:?}: it is {now:?}"
-            );
+        let lease = |number: usize| self.nodes[number].core.as_ref()?.lease(group);
+        let Some((led, _)) = lease(leader) else { return };
+        for number in (0..self.nodes.len()).filter(|number| *number != leader) {
+            let now = self.nodes[number].clock.read(self.now);
+            if let Some((term, Some(end))) = lease(number)
+                && term < led
+            {
+                assert!(
+                    end <= now,
+                    "[lease] node {leader} leads {group} in term {led}, and node {number} may read under its lease of term \
+                     {term} until {end:?}: it is {now:?}"
+                );
+            }
         }
     }
 

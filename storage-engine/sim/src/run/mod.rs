@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cairn_api::ids::GroupId;
+use cairn_core::config::ScrubSettings;
 use cairn_core::event::DeviceId;
 use cairn_history::rng::Rng;
 use serde::{Deserialize, Serialize};
@@ -32,9 +33,11 @@ use crate::scenario::{Kind, Scenario};
 
 use self::agenda::{Act, Agenda};
 use self::inject::Ambushes;
-use self::members::{ROOMY_DISK_MIB, Replacement};
+use self::members::Replacement;
 use self::users::Users;
 
+/// From one pass of scrubbing to the next: some in each run.
+const SCRUBBED_EVERY: Duration = Duration::from_secs(10);
 /// Between two checks of the bounds.
 const BOUNDS_EVERY: u64 = 250 * MILLISECOND;
 
@@ -126,6 +129,10 @@ fn setup_of(scenario: &Scenario, mutant: Mutant) -> Setup {
     setup.limits.link_bytes_max = scenario.link_bytes_max;
     setup.limits.headers_kept_max = scenario.headers_kept_max;
     setup.limits.move_leadership = scenario.move_leadership;
+    setup.limits.scrub = ScrubSettings {
+        bytes_per_s: scenario.scrub_mib_per_s << 20,
+        every: SCRUBBED_EVERY,
+    };
     setup
 }
 
@@ -140,8 +147,7 @@ impl<'a> Run<'a> {
         cluster.takes_notice = true;
         for (node, ppm) in cluster.nodes.iter_mut().zip(&scenario.drift_ppm) {
             node.clock.set_rate(0, *ppm);
-            // The log goes on in a fresh segment then, and a full disk has none.
-            node.disk.spoils_torn = scenario.disk_mib >= ROOMY_DISK_MIB;
+            node.disk.spoils_torn = true;
         }
         Self {
             scenario,

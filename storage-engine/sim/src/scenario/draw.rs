@@ -40,6 +40,7 @@ impl Scenario {
             link_bytes_max: *pick(rng, &[512 << 10, 16 << 20]),
             headers_kept_max: *pick(rng, &[32, 4096]),
             move_leadership: rng.chance(50),
+            scrub_mib_per_s: *pick(rng, &[0, 0, 4, 64]),
             volumes,
             faults: Vec::new(),
             heal_at_us: rng.between(FAULTS_US * 3 / 4, FAULTS_US),

@@ -29,6 +29,9 @@ pub struct Scenario {
     pub link_bytes_max: usize,
     pub headers_kept_max: usize,
     pub move_leadership: bool,
+    /// How fast disks are read through for damage; 0 for not at all.
+    #[serde(default)]
+    pub scrub_mib_per_s: u64,
     pub volumes: Vec<VolumePlan>,
     /// In order of time.
     pub faults: Vec<Planned>,

@@ -1,0 +1,99 @@
+//! `cairn disk scrub`: asks for it, shows it, and on request sees it through.
+
+use std::time::Duration;
+
+use cairn_api::control::{self, ScrubAction};
+use tonic::Response;
+
+use super::{Context, replace};
+use crate::args::ScrubArgs;
+use crate::error::{CliError, Kind};
+use crate::output::remark;
+use crate::progress::ByteBar;
+use crate::views::{ClusterView, ScrubListView, ScrubView};
+
+/// The pause between two looks.
+const POLL_PAUSE: Duration = Duration::from_millis(300);
+
+/// `cairn disk scrub`.
+pub(super) async fn scrub(context: &Context, args: &ScrubArgs) -> Result<(), CliError> {
+    let Some(disk) = &args.disk else {
+        return context.output.show(&list(context).await?);
+    };
+    let request = control::ScrubDiskRequest {
+        disk_id: replace::resolve(context, disk).await?,
+        action: match args.stop {
+            true => ScrubAction::Stop,
+            false => ScrubAction::Begin,
+        }
+        .into(),
+        bytes_per_s: args.rate.map_or(0, |rate| rate.0),
+    };
+    let mut view = ask(context, &request).await?;
+    if args.wait {
+        view = wait(context, view).await?;
+    }
+    context.output.show(&ScrubListView { disks: vec![view] })
+}
+
+/// How far every disk is; what is said of those that do not answer goes to stderr.
+async fn list(context: &Context) -> Result<ScrubListView, CliError> {
+    let cluster = ClusterView::new(&context.cluster().await?);
+    let mut disks = Vec::new();
+    for disk in cluster.nodes.iter().flat_map(|node| &node.disks) {
+        match look(context, &disk.disk_id).await {
+            Ok(view) => disks.push(view),
+            Err(error) => remark(&error.report()),
+        }
+    }
+    Ok(ScrubListView { disks })
+}
+
+async fn look(context: &Context, disk: &str) -> Result<ScrubView, CliError> {
+    let request = control::ScrubDiskRequest {
+        disk_id: disk.to_owned(),
+        ..control::ScrubDiskRequest::default()
+    };
+    ask(context, &request).await
+}
+
+async fn ask(context: &Context, request: &control::ScrubDiskRequest) -> Result<ScrubView, CliError> {
+    let scrub = context
+        .engines
+        .call(&format!("cannot scrub disk {}", request.disk_id), async |client| {
+            client.scrub_disk(request.clone()).await.map(Response::into_inner)
+        })
+        .await?;
+    Ok(ScrubView::new(&scrub))
+}
+
+/// Waits until no pass goes on.
+async fn wait(context: &Context, begun: ScrubView) -> Result<ScrubView, CliError> {
+    let mut view = begun;
+    let mut bar = None;
+    let mut shown = 0;
+    while let Some(pass) = view.running.clone() {
+        let what = || format!("reading {}:{}", view.node, view.path);
+        bar.get_or_insert_with(|| ByteBar::start(view.expected_bytes, what()))
+            .advance(pass.bytes.saturating_sub(shown));
+        shown = pass.bytes;
+        if context.engines.is_over() {
+            return Err(CliError::new(
+                Kind::Unavailable,
+                format!(
+                    "disk {} is being read through but not within {:?}: {}",
+                    view.disk_id,
+                    context.engines.timeout(),
+                    view.state()
+                ),
+                "it goes on by itself; the same command goes on waiting, and --timeout gives it longer",
+            ));
+        }
+        tokio::time::sleep(POLL_PAUSE).await;
+        // An engine may be away for a while: what counts is what is seen in the end.
+        if let Ok(seen) = look(context, &view.disk_id).await {
+            view = seen;
+        }
+    }
+    Ok(view)
+}
