@@ -21,4 +21,5 @@ mod io;
 mod lease;
 mod members;
 mod repair;
+mod scrub;
 mod soak;
