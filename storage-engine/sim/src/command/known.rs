@@ -3,29 +3,28 @@
 
 use cairn_core::mutation::Mutation;
 
-/// Seeded faults that took many seeds to catch, and may take as many again after any change of the core.
-pub(crate) const RARE: [Mutation; 1] = [Mutation::EmptyAppendJoined];
-
 /// The seed that caught a fault last.
 pub(crate) const fn known_seed(mutation: Mutation) -> u64 {
     match mutation {
-        Mutation::TailPayloadUnchecked => 2,
-        Mutation::LeaseTooLong | Mutation::LeaseFromArrival | Mutation::OverlapsUnlocked => 3,
-        Mutation::MembersForgotten => 4,
-        Mutation::EdgesBeforeAttachment => 5,
-        Mutation::ResumesAfterTheft | Mutation::ReadsWithoutLease => 6,
-        Mutation::EpochUnchecked => 8,
-        Mutation::VotesAfterRestart => 9,
-        Mutation::HealsNextBlock => 11,
-        Mutation::ReadUnchecked => 13,
-        Mutation::HardStateForgotten => 14,
-        Mutation::ResendsUnderSameEpoch => 23,
-        Mutation::RepairUnchecked => 32,
-        Mutation::ReadsBeforeOwnTerm => 36,
-        Mutation::UnreadableTakenForEnd => 48,
-        Mutation::DamageTakenForTorn => 50,
-        Mutation::ReceivedPayloadUnchecked => 64,
-        Mutation::EmptyAppendJoined => 121,
+        Mutation::ReadUnchecked | Mutation::HealsNextBlock | Mutation::MembersForgotten => 2,
+        Mutation::EpochUnchecked
+        | Mutation::LeaseKeptOnTransfer
+        | Mutation::LeaseTooLong
+        | Mutation::AppliedOutOfOrder => 3,
+        Mutation::ReadsBeforeOwnTerm | Mutation::ReceivedPayloadUnchecked => 4,
+        Mutation::OverlapsUnlocked => 5,
+        Mutation::VotesAfterRestart => 6,
+        Mutation::LeaseFromArrival | Mutation::CommitOneTooFar => 7,
+        Mutation::EdgesBeforeAttachment => 8,
+        Mutation::ResendsUnderSameEpoch => 15,
+        Mutation::ReadsWithoutLease => 22,
+        Mutation::FailedFlushTrusted => 26,
+        Mutation::ScrubUnchecked => 38,
+        Mutation::TailPayloadUnchecked | Mutation::EmptyAppendJoined => 40,
+        Mutation::UnreadableTakenForEnd => 62,
+        Mutation::DamageTakenForTorn => 63,
+        Mutation::HardStateForgotten => 89,
+        Mutation::RepairUnchecked => 98,
         // Most are caught by the first.
         _ => 1,
     }

@@ -14,7 +14,7 @@ use cairn_sim::run::{Watch, run};
 use cairn_sim::scenario::Scenario;
 
 use crate::args::Arguments;
-use crate::known::{RARE, known_seed};
+use crate::known::known_seed;
 
 /// How a seeded fault fared.
 struct Fate {
@@ -42,7 +42,6 @@ pub(crate) fn hunt(arguments: &Arguments, seeds_max: u64) -> Result<bool> {
         Some(mutation) => vec![mutation],
         None => Mutation::ALL.to_vec(),
     };
-    let wanted = leave_out_rare(arguments, wanted);
     let next = AtomicUsize::new(0);
     let fates = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -73,18 +72,6 @@ pub(crate) fn hunt(arguments: &Arguments, seeds_max: u64) -> Result<bool> {
         println!("not caught: {}", survivors.join(", "));
     }
     Ok(survivors.is_empty())
-}
-
-/// What takes a hundred seeds and more to show is not for every day.
-fn leave_out_rare(arguments: &Arguments, wanted: Vec<Mutation>) -> Vec<Mutation> {
-    if !arguments.known || arguments.mutant.is_some() {
-        return wanted;
-    }
-    let (rare, wanted): (Vec<Mutation>, Vec<Mutation>) =
-        wanted.into_iter().partition(|mutation| RARE.contains(mutation));
-    let names: Vec<&str> = rare.iter().map(|mutation| mutation.name()).collect();
-    println!("left to a run without --known: {}", names.join(", "));
-    wanted
 }
 
 fn fate_of(mutation: Mutation, arguments: &Arguments, seeds_max: u64) -> Fate {
