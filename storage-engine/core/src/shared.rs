@@ -147,6 +147,8 @@ pub(crate) struct Shared {
     pub(crate) effects: Vec<Effect>,
     pub(crate) log: LogWriter,
     pub(crate) links: Links,
+    /// Bytes that are being read for each peer's gateways: they are queued to it next.
+    reading: BTreeMap<DiskId, usize>,
     pub(crate) reads: BTreeMap<IoId, Purpose>,
     /// The group whose records a ticket is the last of.
     pub(crate) awaiting: BTreeMap<Ticket, GroupId>,
@@ -176,6 +178,7 @@ impl Shared {
             effects: Vec::new(),
             log,
             links: Links::default(),
+            reading: BTreeMap::new(),
             reads: BTreeMap::new(),
             awaiting: BTreeMap::new(),
             local_requests: VecDeque::new(),
@@ -193,6 +196,31 @@ impl Shared {
         let io = self.io.next();
         self.reads.insert(io, purpose);
         self.effects.push(Effect::Read { io, offset, length });
+    }
+
+    /// Whether so much is queued to another core that nothing with payload should be.
+    pub(crate) fn is_link_full(&self, disk: DiskId) -> bool {
+        let reading = self.reading.get(&disk).copied().unwrap_or(0);
+        self.links.queued_bytes(disk) + reading > self.config.limits.link_bytes_max
+    }
+
+    /// So many bytes are going to be read for a request.
+    pub(crate) fn read_begun(&mut self, origin: Origin, bytes: usize) {
+        if let Origin::Peer(disk, _) = origin {
+            *self.reading.entry(disk).or_default() += bytes;
+        }
+    }
+
+    /// They were, or never will be.
+    pub(crate) fn read_ended(&mut self, origin: Origin, bytes: usize) {
+        if let Origin::Peer(disk, _) = origin
+            && let Some(reading) = self.reading.get_mut(&disk)
+        {
+            *reading = reading.saturating_sub(bytes);
+            if *reading == 0 {
+                self.reading.remove(&disk);
+            }
+        }
     }
 
     /// Queues a message to another core; false if its link is down.

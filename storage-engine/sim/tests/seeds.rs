@@ -47,6 +47,8 @@ fn what_failed_once_holds() {
         include_str!("scenarios/lost-header.json"),
         // A gateway gave its attachment back to a replica of its own core that could not take it yet, over and over in one turn.
         include_str!("scenarios/given-back-to-itself.json"),
+        // A new leader answered all that a gateway had asked for at once, over a slow link: ten times what may be queued.
+        include_str!("scenarios/answers-before-a-slow-link.json"),
     ];
     for text in scenarios {
         let scenario: Scenario = serde_json::from_str(text).unwrap();

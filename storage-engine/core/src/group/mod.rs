@@ -537,6 +537,7 @@ impl Group {
     /// The replica is about to be dropped: nobody waits for it any longer.
     pub(crate) fn abandon(&mut self, shared: &mut Shared) {
         self.abandon_reads(shared);
+        self.forget_gathering(shared);
         self.abandon_proposals(shared);
     }
 
@@ -578,7 +579,7 @@ impl Group {
         let Some(disk) = self.address(to) else {
             return false;
         };
-        let is_full = !wire.entries.is_empty() && shared.links.queued_bytes(disk) > shared.config.limits.link_bytes_max;
+        let is_full = !wire.entries.is_empty() && shared.is_link_full(disk);
         let sent = !is_full && shared.send(disk, PeerMessage::Raft(wire));
         if !sent {
             self.unreachable(to);

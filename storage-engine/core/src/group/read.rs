@@ -59,6 +59,8 @@ enum Piece {
 /// A read whose blocks are on their way from the disk.
 struct Gathering {
     origin: Origin,
+    /// Of data, not of zeros.
+    bytes: usize,
     pieces: Vec<Piece>,
     missing: usize,
     /// The read has failed, or must be asked again.
@@ -115,6 +117,10 @@ impl Group {
     fn answer(&mut self, shared: &mut Shared, origin: Origin, query: Query, index: u64) {
         match query {
             Query::Barrier => self.external_barrier(shared, index, origin),
+            // A gateway that waits in vain asks again: its answers would pile up before a link that is slow.
+            Query::Blocks { .. } if matches!(origin, Origin::Peer(disk, _) if shared.is_link_full(disk)) => {
+                shared.reply(self.spec.group, origin, GatewayResult::Retry);
+            }
             // A write is acknowledged when it is applied here, so that what is applied is all that anyone was told of.
             Query::Blocks { lba, blocks } => self.read_blocks(shared, origin, lba, blocks),
             Query::Status {
@@ -167,6 +173,13 @@ impl Group {
         }
     }
 
+    /// The group is dropped: what is being read for its clients will not be answered.
+    pub(super) fn forget_gathering(&mut self, shared: &mut Shared) {
+        for (_, gathering) in std::mem::take(&mut self.reads.gathering) {
+            shared.read_ended(gathering.origin, gathering.bytes);
+        }
+    }
+
     pub(super) fn abandon_reads(&mut self, shared: &mut Shared) {
         for read in std::mem::take(&mut self.reads.confirming) {
             self.refuse_not_leading(shared, read.origin);
@@ -194,8 +207,13 @@ impl Group {
                 },
             }
         }
+        let bytes: u64 = places
+            .iter()
+            .map(|(_, _, blocks)| u64::from(*blocks) * BLOCK_BYTES)
+            .sum();
         let gathering = Gathering {
             origin,
+            bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
             pieces,
             missing: places.len(),
             failure: None,
@@ -205,6 +223,7 @@ impl Group {
         }
         self.reads.read_last += 1;
         let read = self.reads.read_last;
+        shared.read_begun(origin, gathering.bytes);
         self.reads.gathering.insert(read, gathering);
         for (piece, block, run_blocks) in places {
             let purpose = Purpose::BlockRead {
@@ -281,6 +300,7 @@ impl Group {
         if gathering.missing == 0
             && let Some(done) = self.reads.gathering.remove(&read)
         {
+            shared.read_ended(done.origin, done.bytes);
             self.finish_read(shared, done);
         }
     }

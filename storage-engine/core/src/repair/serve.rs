@@ -194,7 +194,7 @@ impl Shared {
             _ => None,
         });
         let mut blocks: Vec<FoundBlock> = found.collect();
-        if self.links.queued_bytes(answer.to) > self.config.limits.link_bytes_max {
+        if self.is_link_full(answer.to) {
             blocks.clear();
             missing = Some(RepairRefusal::Busy);
         }
