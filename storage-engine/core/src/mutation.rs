@@ -236,6 +236,7 @@ mod tests {
             include_str!("log/writer.rs"),
             include_str!("repair/ask.rs"),
             include_str!("repair/heal.rs"),
+            include_str!("scrub.rs"),
             include_str!("log/recovery/evidence.rs"),
             include_str!("log/recovery/tail.rs"),
         );
