@@ -87,6 +87,13 @@ impl Engines {
         Instant::now() >= self.deadline
     }
 
+    /// What is said when that is so, of something that has begun and goes on: `what` it is not yet, and what was `seen` last.
+    pub(crate) fn too_late(&self, what: &str, seen: &str, remedy: &str) -> CliError {
+        let colon = if seen.is_empty() { "" } else { ": " };
+        let what = format!("{what} within {:?}{colon}{seen}", self.timeout);
+        CliError::new(Kind::Unavailable, what, remedy)
+    }
+
     /// Asks one engine after the other until one does what is asked or refuses it for good.
     pub(crate) async fn call<T>(
         &self,

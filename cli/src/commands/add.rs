@@ -85,13 +85,9 @@ async fn wait(context: &Context, added: &[NodeInfo]) -> Result<control::ClusterS
         }
         waiting.say(format!("waiting for {}", absent.join(", ")));
         if context.engines.is_over() {
-            return Err(CliError::new(
-                Kind::Unavailable,
-                format!(
-                    "{} joined, and the cluster does not see it within {:?}",
-                    absent.join(", "),
-                    context.engines.timeout()
-                ),
+            return Err(context.engines.too_late(
+                &format!("{} joined, and the cluster does not see it", absent.join(", ")),
+                "",
                 "see its log; the same command goes on waiting",
             ));
         }

@@ -8,6 +8,10 @@ use crate::output::remark;
 use crate::views::{ClusterView, DiskListView, DiskView, LocalDiskListView};
 
 use cairn_api::control;
+use cairn_api::ids::DiskId;
+
+/// The least that names a disk by the beginning of its id.
+const PREFIX_MIN: usize = 4;
 
 /// `cairn disk format`.
 pub(super) fn format(context: &Context, args: &FormatArgs) -> Result<(), CliError> {
@@ -65,4 +69,69 @@ async fn disks_of_each_engine(context: &Context) -> Result<Vec<DiskView>, CliErr
         remark(&failure.report());
     }
     Ok(disks)
+}
+
+/// A disk's id, from what the user calls it.
+pub(super) async fn resolve(context: &Context, name: &str) -> Result<String, CliError> {
+    if let Ok(id) = name.parse::<DiskId>() {
+        return Ok(id.to_string());
+    }
+    let cluster = ClusterView::new(&context.cluster().await?);
+    let disks = cluster.nodes.iter().flat_map(|node| &node.disks);
+    pick(&disks.collect::<Vec<_>>(), name)
+}
+
+fn pick(disks: &[&DiskView], name: &str) -> Result<String, CliError> {
+    let is_meant = |disk: &&&DiskView| {
+        let is_beginning = name.len() >= PREFIX_MIN && disk.disk_id.starts_with(&name.to_lowercase());
+        is_beginning || name == format!("{}:{}", disk.node, disk.path)
+    };
+    let meant: Vec<&str> = disks
+        .iter()
+        .filter(is_meant)
+        .map(|disk| disk.disk_id.as_str())
+        .collect();
+    match meant.as_slice() {
+        [only] => Ok((*only).to_owned()),
+        [] => Err(CliError::new(
+            Kind::NotFound,
+            format!("the cluster has no disk '{name}'"),
+            format!(
+                "`cairn disk list` shows those it has; give an id, at least its first {PREFIX_MIN} characters, or \
+                 NODE:PATH"
+            ),
+        )),
+        several => Err(CliError::new(
+            Kind::Usage,
+            format!("'{name}' may be any of {} disks: {}", several.len(), several.join(", ")),
+            "give the whole id",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(id: &str, node: &str) -> DiskView {
+        let disk = control::Disk {
+            disk_id: id.to_owned(),
+            path: "/dev/sdb".to_owned(),
+            ..control::Disk::default()
+        };
+        DiskView::new(&disk, node, true)
+    }
+
+    #[test]
+    fn a_disk_is_found_by_the_beginning_of_its_id_or_by_its_place() {
+        let disks = [disk("5f0c1d7e-aa", "a"), disk("5f0c99aa-bb", "b")];
+        let disks: Vec<&DiskView> = disks.iter().collect();
+        assert_eq!(pick(&disks, "5f0c1").unwrap(), "5f0c1d7e-aa");
+        assert_eq!(pick(&disks, "5F0C9").unwrap(), "5f0c99aa-bb");
+        assert_eq!(pick(&disks, "b:/dev/sdb").unwrap(), "5f0c99aa-bb");
+        assert_eq!(pick(&disks, "5f0c").unwrap_err().kind, Kind::Usage);
+        for unknown in ["5f0", "77aa", "c:/dev/sdb", ""] {
+            assert_eq!(pick(&disks, unknown).unwrap_err().kind, Kind::NotFound, "{unknown}");
+        }
+    }
 }

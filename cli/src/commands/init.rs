@@ -409,12 +409,9 @@ async fn wait_until_whole(
             Err(error) => error.what,
         };
         if engines.is_over() {
-            return Err(CliError::new(
-                Kind::Unavailable,
-                format!(
-                    "the cluster is made but not whole within {:?}: {missing}",
-                    engines.timeout()
-                ),
+            return Err(engines.too_late(
+                "the cluster is made but not whole",
+                &missing,
                 "see the engines' logs; the same command goes on waiting",
             ));
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use cairn_api::control::{self, ScrubAction};
 use tonic::Response;
 
-use super::{Context, replace};
+use super::{Context, disk};
 use crate::args::ScrubArgs;
-use crate::error::{CliError, Kind};
+use crate::error::CliError;
 use crate::output::remark;
 use crate::progress::ByteBar;
 use crate::views::{ClusterView, ScrubListView, ScrubView};
@@ -21,7 +21,7 @@ pub(super) async fn scrub(context: &Context, args: &ScrubArgs) -> Result<(), Cli
         return context.output.show(&list(context).await?);
     };
     let request = control::ScrubDiskRequest {
-        disk_id: replace::resolve(context, disk).await?,
+        disk_id: disk::resolve(context, disk).await?,
         action: match args.stop {
             true => ScrubAction::Stop,
             false => ScrubAction::Begin,
@@ -78,14 +78,9 @@ async fn wait(context: &Context, begun: ScrubView) -> Result<ScrubView, CliError
             .advance(pass.bytes.saturating_sub(shown));
         shown = pass.bytes;
         if context.engines.is_over() {
-            return Err(CliError::new(
-                Kind::Unavailable,
-                format!(
-                    "disk {} is being read through but not within {:?}: {}",
-                    view.disk_id,
-                    context.engines.timeout(),
-                    view.state()
-                ),
+            return Err(context.engines.too_late(
+                &format!("disk {} is being read through but not", view.disk_id),
+                &view.state(),
                 "it goes on by itself; the same command goes on waiting, and --timeout gives it longer",
             ));
         }

@@ -55,13 +55,9 @@ pub(crate) async fn wait_until_ready(context: &Context, volume: control::Volume)
         let missing = missing_for_ready(&volume);
         waiting.say(format!("volume {}: {missing}", volume.name));
         if context.engines.is_over() {
-            return Err(CliError::new(
-                Kind::Unavailable,
-                format!(
-                    "volume '{}' is accepted but not ready within {:?}: {missing}",
-                    volume.name,
-                    context.engines.timeout()
-                ),
+            return Err(context.engines.too_late(
+                &format!("volume '{}' is accepted but not ready", volume.name),
+                &missing,
                 "look at `cairn cluster status`; the same command goes on waiting",
             ));
         }
@@ -182,12 +178,9 @@ async fn wait_until_gone(context: &Context, name: &str) -> Result<(), CliError> 
             Err(error) => return Err(error),
         }
         if context.engines.is_over() {
-            return Err(CliError::new(
-                Kind::Unavailable,
-                format!(
-                    "the deletion of volume '{name}' is accepted but not complete within {:?}",
-                    context.engines.timeout()
-                ),
+            return Err(context.engines.too_late(
+                &format!("the deletion of volume '{name}' is accepted but not complete"),
+                "",
                 "it goes on by itself once every node with a replica runs; --no-wait does not wait for that",
             ));
         }

@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SEEDS", num_args = 0..=1, default_missing_value = "300")]
     pub(crate) mutants: Option<u64>,
 
-    /// With --mutants: begin with the seed that caught each fault before, and leave out the few that take many.
+    /// With --mutants: begin with the seed that caught each fault before, so that most of the hunting is spared.
     #[cfg(feature = "mutations")]
     #[arg(long, requires = "mutants")]
     pub(crate) known: bool,

@@ -22,9 +22,7 @@ pub(super) struct TailCheck {
 
 impl TailCheck {
     pub(super) fn new(mut trail: Trail, end: End) -> Self {
-        if let End::Unreadable(unreadable) = &end {
-            trail.cannot_read(unreadable);
-        }
+        trail.ends(&end);
         let blocks = trail.unvouched.front().map(|frame| frame.payload()).unwrap_or_default();
         Self {
             trail,
@@ -38,9 +36,7 @@ impl TailCheck {
         if let Some(input) = input
             && let Err(end) = self.check(input, context.seeded)
         {
-            if let End::Unreadable(unreadable) = &end {
-                self.trail.cannot_read(unreadable);
-            }
+            self.trail.ends(&end);
             self.trail.cut(self.place);
             self.end = end;
             return self.finish(context);

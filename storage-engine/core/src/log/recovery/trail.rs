@@ -10,6 +10,7 @@ use cairn_format::entry::BlockCrcs;
 use cairn_format::frame::{Frame, FrameRecord, genesis_chain};
 use cairn_format::segment::SegmentHeader;
 
+use super::walk::End;
 use super::{LogSummary, RecoveredRecord, RecoverySink, Row, Rows};
 use crate::event::GroupSpec;
 use crate::log::parse::PayloadPlace;
@@ -157,6 +158,13 @@ impl Trail {
             self.deliver(frame, sink);
         }
         self.summary.segments = u32::try_from(self.path.len()).unwrap_or(u32::MAX);
+    }
+
+    /// The log ends so: if the disk cannot read what is there, the decision needs it all the same.
+    pub(super) fn ends(&mut self, end: &End) {
+        if let End::Unreadable(unreadable) = end {
+            self.cannot_read(unreadable);
+        }
     }
 
     /// The decision needs what is here, and the disk cannot read it.
