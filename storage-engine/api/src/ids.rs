@@ -120,6 +120,10 @@ number_id! {
     /// An attachment epoch of a volume. 0 is the volume that nobody has attached yet.
     Epoch
 }
+number_id! {
+    /// A snapshot of a volume. Given by the catalogue, never reused.
+    SnapshotId
+}
 
 impl GroupId {
     /// The meta group, which holds the catalogue.

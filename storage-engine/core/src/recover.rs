@@ -152,6 +152,7 @@ fn apply_to(found: &mut Recovered, commit: u64, seeded: Seeded) -> Result<(), St
             let payload_block = entry.location.map_or(0, |location| location.payload_block);
             let verdict = apply_header(
                 &header,
+                LogIndex(index),
                 payload_block,
                 &mut found.map,
                 &mut found.epoch,

@@ -106,7 +106,7 @@ impl Stretch {
                     block: block.0,
                     crcs: crcs.iter().take(STRETCH_BLOCKS_MAX).copied().collect(),
                 }),
-                Run::Zeros { .. } | Run::Hole { .. } => None,
+                Run::Zeros { .. } | Run::Trimmed { .. } | Run::Hole { .. } => None,
             })
         })
     }

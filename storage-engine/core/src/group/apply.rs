@@ -4,7 +4,7 @@
 //! the same ones; what a leader checks before it proposes only spares the log an entry that would be refused here.
 
 use cairn_api::block::BlockError;
-use cairn_api::ids::{Epoch, NodeId};
+use cairn_api::ids::{Epoch, LogIndex, NodeId};
 use cairn_format::entry::EntryHeader;
 use cairn_format::member::MemberChange;
 use cairn_format::peer::GatewayResult;
@@ -36,9 +36,10 @@ pub(crate) enum Verdict {
     Void,
 }
 
-/// Applies one entry to a volume's state; `payload_block` is where its payload lies on this disk.
+/// Applies the entry at `index` to a volume's state; `payload_block` is where its payload lies on this disk.
 pub(crate) fn apply_header(
     header: &EntryHeader,
+    index: LogIndex,
     payload_block: u64,
     map: &mut BlockMap,
     epoch: &mut Epoch,
@@ -55,14 +56,14 @@ pub(crate) fn apply_header(
         EntryHeader::Write { lba, block_crcs, .. } => {
             let left_out = usize::from(block_crcs.len() > 1 && mutated!(seeded, LastBlockUnmapped));
             let mapped = &block_crcs[..block_crcs.len() - left_out];
-            map.write(*lba, DiskBlock(payload_block), mapped);
+            map.write(*lba, DiskBlock(payload_block), mapped, index);
             Verdict::Done
         }
         EntryHeader::Zero {
             lba, blocks, allocate, ..
         } => {
             let too_many = u64::from(lba.0 + blocks < map.size_blocks() && mutated!(seeded, TrimsOneBlockMore));
-            map.zero(*lba, *blocks + too_many, *allocate);
+            map.zero(*lba, *blocks + too_many, *allocate, index);
             Verdict::Done
         }
         EntryHeader::Attach {
@@ -155,6 +156,7 @@ impl Group {
         };
         let verdict = apply_header(
             &header,
+            LogIndex(entry.index),
             payload_block,
             &mut self.map,
             &mut self.epoch,

@@ -201,7 +201,7 @@ impl Group {
                         crcs: crcs.into_owned(),
                     });
                 }
-                Run::Zeros { .. } | Run::Hole { .. } => match pieces.last_mut() {
+                Run::Zeros { .. } | Run::Trimmed { .. } | Run::Hole { .. } => match pieces.last_mut() {
                     Some(Piece::Zeros(count)) => *count += run_blocks,
                     _ => pieces.push(Piece::Zeros(run_blocks)),
                 },
@@ -317,7 +317,7 @@ impl Group {
             let allocation = match run {
                 Run::Data { .. } => Allocation::Data,
                 Run::Zeros { .. } => Allocation::Zero,
-                Run::Hole { .. } => Allocation::Hole,
+                Run::Hole { .. } | Run::Trimmed { .. } => Allocation::Hole,
             };
             let length = run.blocks() * BLOCK_BYTES;
             let is_full = extents.len() >= extents_max.max(1) as usize;

@@ -8,7 +8,7 @@ use cairn_api::units::Lba;
 use cairn_format::entry::ENTRY_BLOCKS_MAX;
 
 use super::Run;
-use super::leaf::Piece;
+use super::leaf::{Content, LEAF_SLOTS, Piece};
 
 /// A piece of a leaf, with its place in the volume.
 pub(super) struct Span<'a> {
@@ -16,11 +16,20 @@ pub(super) struct Span<'a> {
     pub(super) piece: Piece<'a>,
 }
 
-/// A data run is joined across a leaf's border only up to this length, because joining copies checksums. It is the
-/// longest read that a gateway makes, so no read is cut in two by a border.
+impl<'a> Span<'a> {
+    pub(super) const fn new(leaf: u64, piece: Piece<'a>) -> Self {
+        Self {
+            lba: leaf * LEAF_SLOTS + piece.start as u64,
+            piece,
+        }
+    }
+}
+
+/// A data run is joined across births and leaves only up to this length, because joining copies checksums. It is the
+/// longest read that a gateway makes, so no read is cut in two by either.
 const JOINED_BLOCKS_MAX: u64 = ENTRY_BLOCKS_MAX as u64;
 
-/// Iterates over the runs of a range: maximal, but for data across leaves (see [`JOINED_BLOCKS_MAX`]).
+/// Iterates over the runs of a range: maximal, but for long data (see [`JOINED_BLOCKS_MAX`]).
 pub(super) struct Runs<'a, S: Iterator<Item = Span<'a>>> {
     /// What is still to come.
     range: Range<u64>,
@@ -36,13 +45,24 @@ impl<'a, S: Iterator<Item = Span<'a>>> Runs<'a, S> {
         }
     }
 
-    /// The length of the span at `lba` if it is of the kind that `like` accepts; then it is consumed. A gap between
-    /// spans is a hole and handled by the caller.
-    fn take_like(&mut self, lba: u64, like: fn(&Piece<'_>) -> Option<u64>) -> Option<u64> {
+    /// The length of the span at `lba` if it is of this kind; then it is consumed. A gap between spans is a hole and
+    /// handled by the caller.
+    fn take_like(&mut self, lba: u64, kind: Content<'static>) -> Option<u64> {
         let span = self.spans.peek()?;
-        let blocks = like(&span.piece).filter(|_| span.lba == lba)?;
+        if span.lba != lba || span.piece.content != kind {
+            return None;
+        }
+        let blocks = span.piece.slots as u64;
         self.spans.next();
         Some(blocks)
+    }
+
+    /// The end of the row of this kind that begins at `lba`.
+    fn row_end(&mut self, mut lba: u64, kind: Content<'static>) -> u64 {
+        while let Some(blocks) = self.take_like(lba, kind) {
+            lba += blocks;
+        }
+        lba
     }
 
     /// The end of the hole that reaches at least to `end`, over gaps and spans of holes.
@@ -51,7 +71,7 @@ impl<'a, S: Iterator<Item = Span<'a>>> Runs<'a, S> {
             match self.spans.peek() {
                 None => return self.range.end,
                 Some(span) if span.lba > end => end = span.lba,
-                Some(_) => match self.take_like(end, as_hole) {
+                Some(_) => match self.take_like(end, Content::Hole) {
                     Some(blocks) => end += blocks,
                     None => return end,
                 },
@@ -61,14 +81,14 @@ impl<'a, S: Iterator<Item = Span<'a>>> Runs<'a, S> {
 
     fn join_data(&mut self, start: u64, block: u64, first: &'a [u32]) -> Cow<'a, [u32]> {
         let mut crcs = Cow::Borrowed(first);
-        while let Some(Span {
-            lba,
-            piece: Piece::Data {
+        while let Some(Span { lba, piece }) = self.spans.peek() {
+            let Content::Data {
                 block: next,
                 crcs: more,
-            },
-        }) = self.spans.peek()
-        {
+            } = piece.content
+            else {
+                break;
+            };
             let length = crcs.len() as u64;
             let joins = *lba == start + length && next.0 == block + length;
             if !joins || length + more.len() as u64 > JOINED_BLOCKS_MAX {
@@ -78,22 +98,6 @@ impl<'a, S: Iterator<Item = Span<'a>>> Runs<'a, S> {
             self.spans.next();
         }
         crcs
-    }
-}
-
-fn as_hole(piece: &Piece<'_>) -> Option<u64> {
-    if let Piece::Hole(blocks) = piece {
-        Some(*blocks)
-    } else {
-        None
-    }
-}
-
-fn as_zero(piece: &Piece<'_>) -> Option<u64> {
-    if let Piece::Zero(blocks) = piece {
-        Some(*blocks)
-    } else {
-        None
     }
 }
 
@@ -113,8 +117,10 @@ impl<'a, S: Iterator<Item = Span<'a>>> Iterator for Runs<'a, S> {
                 blocks: hole_end - start,
             }
         } else {
-            match self.spans.next()?.piece {
-                Piece::Data { block, crcs } => {
+            let piece = self.spans.next()?.piece;
+            let end = start + piece.slots as u64;
+            match piece.content {
+                Content::Data { block, crcs } => {
                     let crcs = self.join_data(start, block.0, crcs);
                     let blocks = crcs.len() as u64;
                     Run::Data {
@@ -124,14 +130,18 @@ impl<'a, S: Iterator<Item = Span<'a>>> Iterator for Runs<'a, S> {
                         blocks,
                     }
                 }
-                Piece::Zero(first) => {
-                    let mut blocks = first;
-                    while let Some(more) = self.take_like(start + blocks, as_zero) {
-                        blocks += more;
-                    }
-                    Run::Zeros { lba, blocks }
-                }
-                Piece::Hole(blocks) => Run::Hole { lba, blocks },
+                Content::Zero => Run::Zeros {
+                    lba,
+                    blocks: self.row_end(end, Content::Zero) - start,
+                },
+                Content::Trimmed => Run::Trimmed {
+                    lba,
+                    blocks: self.row_end(end, Content::Trimmed) - start,
+                },
+                Content::Hole => Run::Hole {
+                    lba,
+                    blocks: end - start,
+                },
             }
         };
         self.range.start += run.blocks();

@@ -1,0 +1,90 @@
+//! The snapshots of a volume in the order in which they were made, with those that are still being merged away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cairn_api::ids::SnapshotId;
+
+/// What stands for the time after the last snapshot where a snapshot's index is meant.
+pub(super) const NOW: u64 = u64::MAX;
+
+/// One snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Link {
+    pub(super) id: SnapshotId,
+    /// The volume's size when it was made.
+    pub(super) size_blocks: u64,
+    pub(super) is_deleted: bool,
+}
+
+/// Snapshots by the index of the entry that made each.
+#[derive(Default)]
+pub(super) struct Chain {
+    links: BTreeMap<u64, Link>,
+    /// Those that are not deleted.
+    living: BTreeSet<u64>,
+    by_id: BTreeMap<SnapshotId, u64>,
+}
+
+impl Chain {
+    pub(super) fn add(&mut self, at: u64, id: SnapshotId, size_blocks: u64) {
+        let link = Link {
+            id,
+            size_blocks,
+            is_deleted: false,
+        };
+        self.links.insert(at, link);
+        self.living.insert(at);
+        self.by_id.insert(id, at);
+    }
+
+    /// Hides a snapshot; gives its index.
+    pub(super) fn delete(&mut self, id: SnapshotId) -> Option<u64> {
+        let at = self.by_id.remove(&id)?;
+        self.living.remove(&at);
+        if let Some(link) = self.links.get_mut(&at) {
+            link.is_deleted = true;
+        }
+        Some(at)
+    }
+
+    /// Takes a deleted snapshot, of whose delta nothing is left, out of the order.
+    pub(super) fn remove(&mut self, at: u64) {
+        self.links.remove(&at);
+    }
+
+    pub(super) fn find(&self, id: SnapshotId) -> Option<(u64, Link)> {
+        let at = *self.by_id.get(&id)?;
+        Some((at, *self.links.get(&at)?))
+    }
+
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.living.last().copied()
+    }
+
+    /// The next older one that is not deleted.
+    pub(super) fn older(&self, at: u64) -> Option<u64> {
+        self.living.range(..at).next_back().copied()
+    }
+
+    /// The end of the interval between snapshots, deleted ones included, in which `birth` is: a snapshot's index, or [`NOW`].
+    pub(super) fn interval(&self, birth: u64) -> u64 {
+        self.links.range(birth..).next().map_or(NOW, |(at, _)| *at)
+    }
+
+    /// The oldest deleted one that is not merged away yet.
+    pub(super) fn oldest_deleted(&self) -> Option<u64> {
+        if self.links.len() == self.living.len() {
+            return None;
+        }
+        self.links.iter().find(|(_, link)| link.is_deleted).map(|(at, _)| *at)
+    }
+
+    /// Those that are not deleted, oldest first.
+    pub(super) fn living(&self) -> impl Iterator<Item = (u64, Link)> {
+        self.living.iter().filter_map(|at| Some((*at, *self.links.get(at)?)))
+    }
+
+    pub(super) fn living_count(&self) -> usize {
+        self.living.len()
+    }
+}

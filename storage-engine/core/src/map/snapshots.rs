@@ -1,0 +1,84 @@
+//! Making and deleting snapshots, and merging away what was deleted.
+
+use cairn_api::ids::{LogIndex, SnapshotId};
+
+use super::BlockMap;
+use super::chain::NOW;
+use super::leaf::LEAF_SLOTS;
+use super::volume::retire_leaf;
+
+/// Slots that one step of merging looks at, at most: 64 leaves, well below a millisecond.
+pub const MERGE_SLOTS_MAX: u64 = 64 * LEAF_SLOTS;
+
+impl BlockMap {
+    /// Makes a snapshot of the volume as the entries up to and including `at` made it. Says whether there is now one with
+    /// this id that was not there before. Costs nothing that grows with the volume or the number of snapshots.
+    pub fn create_snapshot(&mut self, id: SnapshotId, at: LogIndex) -> bool {
+        if self.chain.find(id).is_some() {
+            return false;
+        }
+        self.chain.add(at.get(), id, self.size_blocks());
+        self.deltas.add(at.get());
+        self.close_interval(at.get());
+        true
+    }
+
+    /// Deletes a snapshot; says whether there was one. What it kept goes in the steps of [`Self::merge_step`].
+    pub fn delete_snapshot(&mut self, id: SnapshotId) -> bool {
+        self.chain.delete(id).is_some()
+    }
+
+    /// Whether a deleted snapshot is still to be merged away.
+    pub fn is_merging(&self) -> bool {
+        self.chain.oldest_deleted().is_some()
+    }
+
+    /// Merges up to `slots_max` slots of deleted snapshots into those that inherit them; says whether there is more to do. No
+    /// snapshot reads differently for it.
+    pub fn merge_step(&mut self, slots_max: u64) -> bool {
+        let Some(at) = self.chain.oldest_deleted() else {
+            return false;
+        };
+        let heir = self.chain.older(at);
+        let mut counts = match self.deltas.layers.get_mut(&at) {
+            Some(layer) => std::mem::take(&mut layer.counts),
+            None => Default::default(),
+        };
+        let mut slots = 0;
+        let mut is_done = false;
+        while slots < slots_max && !is_done {
+            slots += LEAF_SLOTS;
+            match self.deltas.pop_leaf(at) {
+                Some((number, leaf)) => {
+                    retire_leaf(&self.chain, &mut self.deltas, &mut counts, number, leaf, heir);
+                }
+                None => is_done = true,
+            }
+        }
+        if let Some(layer) = self.deltas.layers.get_mut(&at) {
+            layer.counts = counts;
+        }
+        if is_done {
+            self.forget(at);
+        }
+        self.is_merging()
+    }
+
+    /// Takes a snapshot of whose delta nothing is left out of the order. The interval that it ended becomes part of the next:
+    /// for the head, and for every newer delta; the older ones have nothing that was born in it.
+    fn forget(&mut self, at: u64) {
+        self.chain.remove(at);
+        let into = self.chain.interval(at);
+        self.head.counts.join(at, into);
+        if let Some(layer) = self.deltas.layers.remove(&at) {
+            assert!(
+                layer.leaves.is_empty() && layer.counts.total() == 0,
+                "the delta of {at} is merged away"
+            );
+        }
+        for (_, layer) in self.deltas.layers.range_mut(at..) {
+            assert!(into != NOW, "a newer delta's snapshot ends an interval");
+            layer.counts.join(at, into);
+        }
+    }
+}
