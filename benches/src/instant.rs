@@ -97,6 +97,7 @@ impl Instant {
             description: String::new(),
             size_bytes: VOLUME_BLOCKS * 4096,
             read_only: false,
+            snapshot: None,
         };
         self.inboxes[0].push(Event::OpenDevice {
             device: DEVICE,

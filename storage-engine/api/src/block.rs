@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 
+use crate::ids::SnapshotId;
+
 /// Names one request of one connection until its completion; chosen by the frontend, echoed by the device.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Tag(pub u64);
@@ -20,6 +22,8 @@ pub struct DeviceInfo {
     pub size_bytes: u64,
     /// Writes are refused when set.
     pub read_only: bool,
+    /// Which snapshot of the volume it is; none for the volume as it is.
+    pub snapshot: Option<SnapshotId>,
 }
 
 /// The longest payload of one request in bytes: NBD's customary 32 MiB.

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, Tag};
-use cairn_api::ids::{DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use cairn_api::ids::{DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId, Term};
 use cairn_format::peer::PeerMessage;
 
 use crate::log::recovery::Rows;
+use crate::map::{HeadSpace, SnapshotSpace};
 use crate::membership::Membership;
 
 pub use cairn_format::member::{Member, MemberChange};
@@ -97,6 +98,23 @@ pub enum Command {
         /// Those who vote now.
         voters: Vec<Member>,
     },
+    /// Make a snapshot of a volume, on its leader. Replies when it is made there, with the index of the entry that made it;
+    /// made already is done. Numbers of one volume rise.
+    CreateSnapshot {
+        /// The volume.
+        group: GroupId,
+        /// Its number, above those of all that were made or deleted before.
+        snapshot: SnapshotId,
+    },
+    /// Delete a snapshot of a volume, on its leader. Gone already is gone.
+    DeleteSnapshot {
+        /// The volume.
+        group: GroupId,
+        /// Its number.
+        snapshot: SnapshotId,
+    },
+    /// The snapshots of a local replica, and what they take.
+    Snapshots(GroupId),
     /// Commit a command of an external state machine (the meta group). Replies when it is committed and has been
     /// handed over in [`Effect::Apply`], or with [`CommandError::NotLeader`].
     Propose {
@@ -168,6 +186,8 @@ pub enum CommandReply {
     Groups(Vec<GroupStatus>),
     /// A volume's digest.
     Digest(u32),
+    /// The snapshots of a replica, oldest first.
+    Snapshots(Vec<SnapshotSpace>),
     /// The scrubbing of the disk.
     Scrub(ScrubStatus),
 }
@@ -247,8 +267,10 @@ pub struct GroupStatus {
     pub epoch: Epoch,
     /// Who holds it; NIL for nobody.
     pub holder: NodeId,
-    /// Blocks that hold data.
-    pub allocated_blocks: u64,
+    /// What it takes on the disk.
+    pub space: HeadSpace,
+    /// How many snapshots it has.
+    pub snapshots: usize,
     /// On the leader, each other member's matched index.
     pub matched: Vec<(ReplicaId, LogIndex)>,
     /// Damaged blocks that were noticed on this disk since the core started.

@@ -11,6 +11,7 @@ pub mod log;
 mod machine;
 pub mod map;
 pub mod membership;
+mod merge;
 #[cfg(not(feature = "mutations"))]
 mod mutation;
 #[cfg(feature = "mutations")]
@@ -21,6 +22,7 @@ mod scrub;
 mod shared;
 pub mod time;
 
+pub use group::SNAPSHOTS_MAX;
 pub use load::Load;
 pub use machine::Core;
 pub use repair::WRITE_BACKS_MAX;

@@ -15,6 +15,7 @@ use crate::load::Load;
 use crate::log::recovery::{LogRead, LogSummary, Outcome, Recovery};
 use crate::log::{LogTail, LogWrite, LogWriter, Record, Ticket};
 use crate::map::BlockMap;
+use crate::merge::Merger;
 use crate::mutation::{Seeded, mutated};
 use crate::recover::Replay;
 use crate::repair::Consumer;
@@ -48,6 +49,7 @@ struct Running {
     durable_commands: BTreeMap<Ticket, CommandId>,
     hand_over: Option<CommandId>,
     scrub: Scrub,
+    merger: Merger,
     next_tick: Timestamp,
     /// What recovery found, until the frame that opens the log is durable, and what has come meanwhile. What was read
     /// may still be in the device's volatile cache: nobody may be told of it before a flush has followed.
@@ -316,9 +318,11 @@ fn finish_recovery(
     };
     let dropped = replay.dropped().clone();
     let mut groups = BTreeMap::new();
+    let mut merger = Merger::new(now);
     for (number, found) in replay.into_groups() {
         summary.groups.push(number);
         let group = Group::start(found, false, &shared).map_err(|error| error.to_string())?;
+        merger.note(number, &group);
         groups.insert(number, group);
     }
     Ok(Running {
@@ -333,6 +337,7 @@ fn finish_recovery(
         durable_commands: BTreeMap::new(),
         hand_over: None,
         scrub: Scrub::new(config.limits.scrub, now),
+        merger,
         opening: Some((summary, early)),
     })
 }
@@ -616,6 +621,7 @@ impl Running {
             for number in dirty {
                 if let Some(group) = self.groups.get_mut(&number) {
                     group.drive(&mut self.shared);
+                    self.merger.note(number, group);
                     if group.take_members_changed()
                         && let Some(gateway) = self.gateways.get_mut(&number)
                     {
@@ -632,6 +638,7 @@ impl Running {
         }
         if self.opening.is_none() {
             self.scrub.step(&mut self.shared, &self.groups);
+            self.merger.step(self.shared.now, &mut self.groups);
         }
         self.compose();
         self.shared.write_heals();
@@ -699,7 +706,8 @@ impl Running {
             .filter_map(Gateway::next_deadline)
             .filter(|deadline| *deadline > now);
         let scrub = self.scrub.next_deadline().filter(|deadline| *deadline > now);
-        gateways.chain(scrub).fold(self.next_tick, Timestamp::min)
+        let merger = self.merger.next_deadline().filter(|deadline| *deadline > now);
+        gateways.chain(scrub).chain(merger).fold(self.next_tick, Timestamp::min)
     }
 
     fn command(&mut self, id: CommandId, command: Command) {
@@ -719,6 +727,15 @@ impl Running {
                 }
                 self.shared.end_command(id, Ok(CommandReply::Done));
             }
+            Command::CreateSnapshot { group, snapshot } => {
+                self.for_group(id, group, |group, shared| group.create_snapshot(shared, id, snapshot));
+            }
+            Command::DeleteSnapshot { group, snapshot } => {
+                self.for_group(id, group, |group, shared| group.delete_snapshot(shared, id, snapshot));
+            }
+            Command::Snapshots(group) => self.for_group(id, group, |group, shared| {
+                shared.end_command(id, Ok(CommandReply::Snapshots(group.map().snapshots().collect())));
+            }),
             Command::Propose { group, data } => {
                 self.for_group(id, group, |group, shared| {
                     group.propose_command(shared, Origin::Command(id), &data);

@@ -132,6 +132,18 @@ mutations! {
     ReceivedPayloadUnchecked, "received-payload-unchecked":
         "A follower writes received payload without checking it (seeded in the codec: `cairn_format::peer::decode_body_trusting`).";
         caught by "comparing every mapped block on the media with its checksum, or reading at that follower once it leads".
+    OldSlotDropped, "old-slot-dropped":
+        "What the volume replaces is dropped although a snapshot shows it.";
+        caught by "the history: a snapshot reads as zeros what was acknowledged before it was asked for".
+    MergeDropsAll, "merge-drops-all":
+        "What a deleted snapshot kept is dropped although an older one shows it.";
+        caught by "the history: an older snapshot reads as zeros what was acknowledged before it was asked for".
+    MergeKeepsAll, "merge-keeps-all":
+        "An older snapshot inherits all that a deleted one kept, younger blocks, too.";
+        caught by "the history: an older snapshot loses what it showed; or the space of a volume that does not add up".
+    SnapshotAtAnotherIndex, "snapshot-at-another-index":
+        "A replica that restarts makes its snapshots one entry too late.";
+        caught by "comparing the replicas' digests after a restart, or a snapshot that shows what began later".
     RepairUnchecked, "repair-unchecked":
         "A peer's copy of a damaged block is taken without a look at its checksum, on either side.";
         caught by "the history: a read of bytes that nobody wrote, after rot of one block on two replicas".
@@ -233,6 +245,8 @@ mod tests {
             include_str!("group/lease.rs"),
             include_str!("group/read.rs"),
             include_str!("group/request.rs"),
+            include_str!("map/snapshots.rs"),
+            include_str!("map/volume.rs"),
             include_str!("log/writer.rs"),
             include_str!("repair/ask.rs"),
             include_str!("repair/heal.rs"),

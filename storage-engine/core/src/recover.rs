@@ -68,7 +68,9 @@ impl Replay {
         let group = spec.group;
         self.groups
             .entry(group)
-            .or_insert_with(|| Recovered::empty(spec, replica));
+            .or_insert_with(|| Recovered::empty(spec, replica))
+            .map
+            .set_seeded(self.seeded);
     }
 
     fn entry(&mut self, group: GroupId, index: u64, entry: LogEntry) {
@@ -149,10 +151,12 @@ fn apply_to(found: &mut Recovered, commit: u64, seeded: Seeded) -> Result<(), St
             {
                 block_crcs.pop();
             }
+            let is_snapshot = matches!(header, EntryHeader::SnapshotCreate { .. });
+            let late = u64::from(is_snapshot && mutated!(seeded, SnapshotAtAnotherIndex));
             let payload_block = entry.location.map_or(0, |location| location.payload_block);
             let verdict = apply_header(
                 &header,
-                LogIndex(index),
+                LogIndex(index + late),
                 payload_block,
                 &mut found.map,
                 &mut found.epoch,

@@ -5,7 +5,7 @@
 //! match is repaired as for a reader ([`crate::repair`]), counted, and written back.
 //!
 //! # What a pass covers
-//! Groups in the order of their numbers, blocks in the order of their addresses, from a place drawn at random around to the
+//! Groups in the order of their numbers, blocks in the order of their addresses, then what each snapshot keeps, from a place drawn at random around to the
 //! same place: an engine that is restarted more often than a pass takes still reads everything in the long run. What is
 //! written while a pass goes on may or may not be part of it. The log's frame headers are not: each start reads them. Nor is
 //! payload that the volume has overwritten since: it is read only to bring up a follower, which asks a peer for it.
@@ -29,7 +29,7 @@ use cairn_format::peer::RepairSource;
 use crate::config::ScrubSettings;
 use crate::event::{DamageCounts, DiskFault, Effect, ScrubReport, ScrubRequest, ScrubStatus};
 use crate::group::Group;
-use crate::map::Run;
+use crate::map::{BlockMap, Owner, Run};
 use crate::mutation::mutated;
 use crate::repair::ask::Loss;
 use crate::repair::{Consumer, Outcome};
@@ -49,12 +49,14 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A pace is kept over this time: what could not be read in time is made up for no further back.
 const CATCH_UP_MAX: Duration = Duration::from_millis(200);
 
-/// A place in the order of a pass.
-type Place = (GroupId, Lba);
+/// A place in the order of a pass: what a snapshot keeps comes behind the volume as it is, so that a block which moves there
+/// meanwhile is not missed.
+type Place = (GroupId, Owner, Lba);
 
 /// Blocks that lie together on the disk.
 struct Stretch {
     group: GroupId,
+    owner: Owner,
     lba: Lba,
     block: u64,
     crcs: Vec<u32>,
@@ -94,29 +96,38 @@ pub(crate) struct Scrub {
 
 impl Stretch {
     /// The first blocks that hold data at or behind a place.
-    fn find(groups: &BTreeMap<GroupId, Group>, (group, lba): Place) -> Option<Self> {
+    fn find(groups: &BTreeMap<GroupId, Group>, (group, owner, lba): Place) -> Option<Self> {
         groups.range(group..).find_map(|(number, state)| {
             let map = state.map();
-            let from = if *number == group { lba } else { Lba(0) };
-            let left = map.size_blocks().checked_sub(from.0).filter(|left| *left > 0)?;
-            map.runs(from, left).find_map(|run| match run {
-                Run::Data { lba, block, crcs, .. } => Some(Self {
-                    group: *number,
-                    lba,
-                    block: block.0,
-                    crcs: crcs.iter().take(STRETCH_BLOCKS_MAX).copied().collect(),
-                }),
-                Run::Zeros { .. } | Run::Trimmed { .. } | Run::Hole { .. } => None,
+            let is_first = *number == group;
+            let owners = map.owners().filter(|one| !is_first || *one >= owner);
+            owners.into_iter().find_map(|one| {
+                let from = if is_first && one == owner { lba } else { Lba(0) };
+                Self::find_in(*number, map, one, from)
             })
         })
     }
 
+    fn find_in(group: GroupId, map: &BlockMap, owner: Owner, from: Lba) -> Option<Self> {
+        let left = map.size_blocks().checked_sub(from.0).filter(|left| *left > 0)?;
+        map.runs_of(owner, from, left).find_map(|run| match run {
+            Run::Data { lba, block, crcs, .. } => Some(Self {
+                group,
+                owner,
+                lba,
+                block: block.0,
+                crcs: crcs.iter().take(STRETCH_BLOCKS_MAX).copied().collect(),
+            }),
+            Run::Zeros { .. } | Run::Trimmed { .. } | Run::Hole { .. } => None,
+        })
+    }
+
     fn place(&self) -> Place {
-        (self.group, self.lba)
+        (self.group, self.owner, self.lba)
     }
 
     fn end(&self) -> Place {
-        (self.group, Lba(self.lba.0 + self.crcs.len() as u64))
+        (self.group, self.owner, Lba(self.lba.0 + self.crcs.len() as u64))
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "at most 256 KiB")]
@@ -133,7 +144,7 @@ impl Pass {
                 return Some(stretch);
             }
             self.has_wrapped = true;
-            self.at = (GroupId(0), Lba(0));
+            self.at = (GroupId(0), Owner::Head, Lba(0));
         }
         Stretch::find(groups, self.at).filter(|stretch| stretch.place() < self.origin)
     }
@@ -198,7 +209,7 @@ impl Scrub {
             .ok()
             .and_then(|chosen| groups.iter().nth(chosen))
             .map_or((GroupId(0), 0), |(number, group)| (*number, group.map().size_blocks()));
-        let origin = (group, Lba(shared.random_below(size)));
+        let origin = (group, Owner::Head, Lba(shared.random_below(size)));
         self.due = now.after(self.settings.every.max(EVERY_MIN));
         self.pass = Some(Pass {
             began: now,
@@ -207,7 +218,7 @@ impl Scrub {
             at: origin,
             has_wrapped: false,
             blocks: 0,
-            blocks_expected: groups.values().map(|group| group.map().allocated_blocks()).sum(),
+            blocks_expected: groups.values().map(|group| group.map().space().stored()).sum(),
             damage_before: shared.repairs.totals(),
             step: Step::Ready,
             next: now,

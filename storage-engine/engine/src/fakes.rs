@@ -205,7 +205,8 @@ impl State {
                     last: LogIndex(1),
                     epoch: Epoch(0),
                     holder: NodeId::NIL,
-                    allocated_blocks: 0,
+                    space: cairn_core::map::HeadSpace::default(),
+                    snapshots: 0,
                     damage: cairn_core::event::DamageCounts::default(),
                     spec,
                 }

@@ -2,7 +2,7 @@
 //! carries. The payload is never in it; it travels beside the header as `Bytes` and is written to the log once.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use cairn_api::ids::{Epoch, NodeId};
+use cairn_api::ids::{Epoch, NodeId, SnapshotId};
 use cairn_api::units::{BLOCK_SIZE, Lba};
 
 use crate::checksum::{self, BlockMismatch};
@@ -30,7 +30,9 @@ const OP_ZERO: u8 = 2;
 const OP_ATTACH: u8 = 3;
 const OP_COMMAND: u8 = 4;
 const OP_MEMBERS: u8 = 5;
-const OPS_KNOWN: &str = "1 write, 2 zero, 3 attach, 4 command, 5 members";
+const OP_SNAPSHOT_CREATE: u8 = 7;
+const OP_SNAPSHOT_DELETE: u8 = 8;
+const OPS_KNOWN: &str = "1 write, 2 zero, 3 attach, 4 command, 5 members, 7 snapshot, 8 deletion of a snapshot";
 /// Flag of [`OP_ZERO`]: keep the range allocated.
 const FLAG_ALLOCATE: u16 = 1;
 
@@ -76,6 +78,17 @@ pub enum EntryHeader {
         /// The step.
         change: MemberChange,
     },
+    /// Makes a snapshot of the volume as the entries before this one made it. No payload. Numbers rise: one that is not
+    /// above all that were made or deleted before is not made.
+    SnapshotCreate {
+        /// Its number.
+        snapshot: SnapshotId,
+    },
+    /// Deletes a snapshot, and sees to it that none of this number is made later. No payload.
+    SnapshotDelete {
+        /// Its number.
+        snapshot: SnapshotId,
+    },
 }
 
 impl EntryHeader {
@@ -84,7 +97,11 @@ impl EntryHeader {
     pub fn payload_blocks(&self) -> u32 {
         match self {
             Self::Write { block_crcs, .. } | Self::Command { block_crcs, .. } => block_crcs.len() as u32,
-            Self::Zero { .. } | Self::Attach { .. } | Self::Members { .. } => 0,
+            Self::Zero { .. }
+            | Self::Attach { .. }
+            | Self::Members { .. }
+            | Self::SnapshotCreate { .. }
+            | Self::SnapshotDelete { .. } => 0,
         }
     }
 
@@ -92,7 +109,11 @@ impl EntryHeader {
     pub fn block_crcs(&self) -> &[u32] {
         match self {
             Self::Write { block_crcs, .. } | Self::Command { block_crcs, .. } => block_crcs,
-            Self::Zero { .. } | Self::Attach { .. } | Self::Members { .. } => &[],
+            Self::Zero { .. }
+            | Self::Attach { .. }
+            | Self::Members { .. }
+            | Self::SnapshotCreate { .. }
+            | Self::SnapshotDelete { .. } => &[],
         }
     }
 }
@@ -105,6 +126,7 @@ impl EntryHeader {
             Self::Zero { .. } | Self::Attach { .. } => 24,
             Self::Command { block_crcs, .. } => 4 + 4 * block_crcs.len(),
             Self::Members { change } => change.encoded_len(),
+            Self::SnapshotCreate { .. } | Self::SnapshotDelete { .. } => 8,
         }
     }
 
@@ -171,6 +193,14 @@ impl EntryHeader {
                 put_op(buffer, OP_MEMBERS, 0);
                 change.encode_into(buffer);
             }
+            Self::SnapshotCreate { snapshot } => {
+                put_op(buffer, OP_SNAPSHOT_CREATE, 0);
+                buffer.put_u64_le(snapshot.0);
+            }
+            Self::SnapshotDelete { snapshot } => {
+                put_op(buffer, OP_SNAPSHOT_DELETE, 0);
+                buffer.put_u64_le(snapshot.0);
+            }
         }
     }
 
@@ -199,6 +229,8 @@ impl EntryHeader {
                 block_crcs: crcs.iter().collect(),
             },
             View::Members { change } => Self::Members { change },
+            View::SnapshotCreate { snapshot } => Self::SnapshotCreate { snapshot },
+            View::SnapshotDelete { snapshot } => Self::SnapshotDelete { snapshot },
         })
     }
 
@@ -231,6 +263,12 @@ enum View<'a> {
     },
     Members {
         change: MemberChange,
+    },
+    SnapshotCreate {
+        snapshot: SnapshotId,
+    },
+    SnapshotDelete {
+        snapshot: SnapshotId,
     },
 }
 
@@ -265,6 +303,12 @@ impl<'a> View<'a> {
             OP_MEMBERS => Self::Members {
                 change: MemberChange::take(&mut reader)?,
             },
+            OP_SNAPSHOT_CREATE => Self::SnapshotCreate {
+                snapshot: take_snapshot(&mut reader)?,
+            },
+            OP_SNAPSHOT_DELETE => Self::SnapshotDelete {
+                snapshot: take_snapshot(&mut reader)?,
+            },
             _ => {
                 let (length, crcs) = take_command(&mut reader)?;
                 Self::Command { length, crcs }
@@ -290,7 +334,7 @@ impl<'a> BlockCrcs<'a> {
         }
         Ok(match View::decode(header)? {
             View::Write { crcs, .. } | View::Command { crcs, .. } => crcs,
-            View::Zero { .. } | View::Attach { .. } | View::Members { .. } => Self { encoded: &[] },
+            _ => Self { encoded: &[] },
         })
     }
 
@@ -347,7 +391,7 @@ fn take_op(reader: &mut Reader<'_>) -> Result<(u8, u16), FormatError> {
         });
     }
     let op = reader.u8("operation")?;
-    if !(OP_WRITE..=OP_MEMBERS).contains(&op) {
+    if !matches!(op, OP_WRITE..=OP_MEMBERS | OP_SNAPSHOT_CREATE | OP_SNAPSHOT_DELETE) {
         return Err(reader.unknown("operation", u64::from(op), OPS_KNOWN));
     }
     let flags = reader.u16("flags")?;
@@ -360,6 +404,14 @@ fn take_op(reader: &mut Reader<'_>) -> Result<(u8, u16), FormatError> {
         return Err(reader.unknown("flags", u64::from(flags), names));
     }
     Ok((op, flags))
+}
+
+fn take_snapshot(reader: &mut Reader<'_>) -> Result<SnapshotId, FormatError> {
+    let number = reader.u64("number of the snapshot")?;
+    if number == 0 {
+        return Err(reader.out_of_range("number of the snapshot", number, "at least 1"));
+    }
+    Ok(SnapshotId(number))
 }
 
 /// Length and checksums of a command: one checksum for each begun block.

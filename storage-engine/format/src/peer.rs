@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cairn_api::block::{BlockError, StatusExtent};
-use cairn_api::ids::{Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use cairn_api::ids::{Epoch, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId, Term};
 use cairn_api::units::Lba;
 
 use crate::member::Member;
@@ -140,6 +140,8 @@ pub enum GatewayOp {
         lba: Lba,
         /// Blocks.
         blocks: u32,
+        /// As this snapshot shows them; else as they are.
+        snapshot: Option<SnapshotId>,
     },
     /// Allocation of a range.
     Status {
@@ -149,6 +151,8 @@ pub enum GatewayOp {
         blocks: u64,
         /// At most so many extents.
         extents_max: u32,
+        /// As this snapshot shows it; else as it is.
+        snapshot: Option<SnapshotId>,
     },
     /// Take the attachment for `holder`, raising the epoch.
     Attach {

@@ -128,6 +128,7 @@ impl Trio {
             description: String::new(),
             size_bytes: VOLUME_BYTES,
             read_only: false,
+            snapshot: None,
         };
         let session = Box::<TinySession>::default();
         self.reactors[to]

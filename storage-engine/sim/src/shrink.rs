@@ -103,6 +103,9 @@ impl Shrinker {
 
     fn fewer_clients(&mut self) {
         for volume in 0..self.best.volumes.len() {
+            let mut candidate = self.best.clone();
+            candidate.volumes[volume].snapshots = false;
+            self.attempt(candidate);
             let mut client = self.best.volumes[volume].clients.len();
             while client > 1 {
                 client -= 1;

@@ -156,7 +156,10 @@ fn brief_message(message: &PeerMessage) -> String {
                 GatewayOp::Write {
                     epoch, lba, block_crcs, ..
                 } => format!("write of {lba}+{} under {epoch}", block_crcs.len()),
-                GatewayOp::Read { lba, blocks } => format!("read of {lba}+{blocks}"),
+                GatewayOp::Read { lba, blocks, snapshot } => match snapshot {
+                    Some(snapshot) => format!("read of {lba}+{blocks} of snapshot {snapshot}"),
+                    None => format!("read of {lba}+{blocks}"),
+                },
                 other => format!("{other:?}"),
             };
             format!("request {} of group {}: {what}", request.request, request.group)

@@ -211,7 +211,7 @@ impl Gateway {
 
     /// Gives the attachment back once no frontend is left. Whoever comes meanwhile takes it anew.
     pub(super) fn settle(&mut self, shared: &mut Shared) {
-        let is_needed = !self.devices.is_empty() || !self.operations.is_empty();
+        let is_needed = self.serves_volume() || !self.operations.is_empty();
         if !is_needed && let Some(epoch) = self.attachment.epoch.take() {
             self.attachment.is_renewal = false;
             self.attachment.giving_back = Some(GivingBack {

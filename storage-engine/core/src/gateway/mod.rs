@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, StatusExtent, Tag};
-use cairn_api::ids::{DiskId, Epoch, LogIndex, ReplicaId};
+use cairn_api::ids::{DiskId, Epoch, LogIndex, ReplicaId, SnapshotId};
 use cairn_format::peer::{BlockPiece, GatewayReply, GatewayResult};
 
 use crate::event::{CommandId, DeviceId, Effect, GroupSpec, Member};
@@ -58,6 +58,8 @@ struct Operation {
     op: BlockOp,
     /// For a command: take the attachment away even from a live holder.
     force: bool,
+    /// What is read: a snapshot, or the volume as it is.
+    snapshot: Option<SnapshotId>,
     since: Timestamp,
     /// Whether `parts` are the reads of the partial blocks that come before a write.
     reads_edges: bool,
@@ -159,6 +161,11 @@ impl Gateway {
         self.devices.is_empty() && self.operations.is_empty() && self.attachment.is_settled()
     }
 
+    /// Whether a frontend has the volume as it is: who reads a snapshot holds nothing, and keeps nobody from writing.
+    fn serves_volume(&self) -> bool {
+        self.devices.values().any(|device| device.info.snapshot.is_none())
+    }
+
     /// Operations that have not ended.
     pub(crate) fn operations(&self) -> usize {
         self.operations.len()
@@ -183,7 +190,11 @@ impl Gateway {
         if let Some(reply) = trivial_reply(&op) {
             return reply_now(shared, client, Ok(reply));
         }
+        let snapshot = state.info.snapshot;
         let operation = self.begin(shared, client, op, false);
+        if let Some(state) = self.operations.get_mut(&operation) {
+            state.snapshot = snapshot;
+        }
         match self.lock_range(operation) {
             Some(range) if !mutated!(shared.seeded, OverlapsUnlocked) && !self.locks.lock(operation, range) => {}
             _ => self.run(shared, operation),
@@ -204,6 +215,7 @@ impl Gateway {
             client,
             op,
             force,
+            snapshot: None,
             since: shared.now,
             reads_edges: false,
             missing: 0,
@@ -244,10 +256,11 @@ impl Gateway {
         let reads = edges
             .into_iter()
             .flat_map(|block| {
-                plan::reads(Range {
+                let range = Range {
                     first: block,
                     end: block + 1,
-                })
+                };
+                plan::reads(range, None)
             })
             .map(PartKind::Blocks)
             .collect();
@@ -263,7 +276,10 @@ impl Gateway {
         let edges = operation.take_edges();
         let parts: Vec<PartKind> = match (operation.client, &operation.op) {
             (Client::Command(_), _) => vec![PartKind::Detach { force: operation.force }],
-            (_, op) => body(op, &edges).into_iter().map(PartKind::Blocks).collect(),
+            (_, op) => body(op, &edges, operation.snapshot)
+                .into_iter()
+                .map(PartKind::Blocks)
+                .collect(),
         };
         if parts.is_empty() {
             return self.finish(shared, number);
@@ -336,9 +352,9 @@ fn local_voter(voters: &[Member], shared: &Shared) -> Option<ReplicaId> {
 }
 
 /// The parts of an operation's body.
-fn body(op: &BlockOp, edges: &[(u64, Bytes)]) -> Vec<Piece> {
+fn body(op: &BlockOp, edges: &[(u64, Bytes)], snapshot: Option<SnapshotId>) -> Vec<Piece> {
     match op {
-        BlockOp::Read { offset, length } => plan::reads(plan::touched(*offset, u64::from(*length))),
+        BlockOp::Read { offset, length } => plan::reads(plan::touched(*offset, u64::from(*length)), snapshot),
         BlockOp::Write { offset, data } if edges.is_empty() => {
             plan::writes(*offset / cairn_api::units::BLOCK_BYTES, data)
         }
@@ -360,7 +376,7 @@ fn body(op: &BlockOp, edges: &[(u64, Bytes)]) -> Vec<Piece> {
             offset,
             length,
             extents_max,
-        } => plan::status(*offset, *length, *extents_max),
+        } => plan::status(*offset, *length, *extents_max, snapshot),
         BlockOp::Flush => Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use cairn_api::block::{BlockError, BlockOp, REQUEST_BYTES_MAX, ReadPiece, StatusExtent};
+use cairn_api::ids::SnapshotId;
 use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE, Lba};
 use cairn_format::checksum::block_crcs;
 use cairn_format::entry::ENTRY_BLOCKS_MAX;
@@ -15,6 +16,7 @@ pub(crate) enum Piece {
     Read {
         lba: Lba,
         blocks: u32,
+        snapshot: Option<SnapshotId>,
     },
     Write {
         lba: Lba,
@@ -30,6 +32,7 @@ pub(crate) enum Piece {
         lba: Lba,
         blocks: u64,
         extents_max: u32,
+        snapshot: Option<SnapshotId>,
     },
 }
 
@@ -84,8 +87,9 @@ pub(crate) fn inside(offset: u64, length: u64) -> Range {
 }
 
 /// Reads of at most an entry's blocks that cover a range.
-pub(crate) fn reads(range: Range) -> Vec<Piece> {
-    chunks(range).map(|(lba, blocks)| Piece::Read { lba, blocks }).collect()
+pub(crate) fn reads(range: Range, snapshot: Option<SnapshotId>) -> Vec<Piece> {
+    let read = |(lba, blocks)| Piece::Read { lba, blocks, snapshot };
+    chunks(range).map(read).collect()
 }
 
 /// Writes of at most an entry's blocks, from a payload of whole blocks; slices it, copies nothing.
@@ -132,13 +136,14 @@ pub(crate) fn zeroed_edges(offset: u64, length: u64, edges: &[(u64, Bytes)]) -> 
 }
 
 /// The status request for a byte range, cut to what one request may ask.
-pub(crate) fn status(offset: u64, length: u64, extents_max: u32) -> Vec<Piece> {
+pub(crate) fn status(offset: u64, length: u64, extents_max: u32, snapshot: Option<SnapshotId>) -> Vec<Piece> {
     let range = touched(offset, length);
     let blocks = (range.end - range.first).min(crate::group::STATUS_BLOCKS_MAX);
     vec![Piece::Status {
         lba: Lba(range.first),
         blocks,
         extents_max,
+        snapshot,
     }]
 }
 

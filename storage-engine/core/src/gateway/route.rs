@@ -253,7 +253,7 @@ impl Gateway {
     pub(super) fn keep_alive(&mut self, shared: &mut Shared) {
         let period = shared.config.timing.holder_timeout / 5;
         let Some(epoch) = self.attachment.epoch() else { return };
-        if self.devices.is_empty() || shared.now.since(self.route.kept_alive_at) < period {
+        if !self.serves_volume() || shared.now.since(self.route.kept_alive_at) < period {
             return;
         }
         self.route.kept_alive_at = shared.now;
@@ -268,7 +268,7 @@ impl Gateway {
             .route
             .preferred_at
             .is_none_or(|at| self.attachment.epoch().is_some() && shared.now.since(at) >= PREFER_PAUSE);
-        if !(shared.config.limits.move_leadership && is_elsewhere && is_due) || self.devices.is_empty() {
+        if !(shared.config.limits.move_leadership && is_elsewhere && is_due && self.serves_volume()) {
             return;
         }
         self.route.preferred_at = Some(shared.now);
@@ -300,7 +300,7 @@ impl Gateway {
 
 fn operation_for(piece: &PartKind, epoch: Epoch) -> GatewayOp {
     match piece.clone() {
-        PartKind::Blocks(Piece::Read { lba, blocks }) => GatewayOp::Read { lba, blocks },
+        PartKind::Blocks(Piece::Read { lba, blocks, snapshot }) => GatewayOp::Read { lba, blocks, snapshot },
         PartKind::Blocks(Piece::Write {
             lba,
             block_crcs,
@@ -321,10 +321,12 @@ fn operation_for(piece: &PartKind, epoch: Epoch) -> GatewayOp {
             lba,
             blocks,
             extents_max,
+            snapshot,
         }) => GatewayOp::Status {
             lba,
             blocks,
             extents_max,
+            snapshot,
         },
         PartKind::Detach { force } => {
             let mode = if force { AttachMode::Force } else { AttachMode::Take };

@@ -34,6 +34,10 @@ pub(crate) enum Verdict {
     Members(MemberChange),
     /// Has no effect on any replica.
     Void,
+    /// The snapshot is there, made by this entry.
+    Snapshot(LogIndex),
+    /// Refused: the snapshot's number is spent.
+    Spent,
 }
 
 /// Applies the entry at `index` to a volume's state; `payload_block` is where its payload lies on this disk.
@@ -79,6 +83,13 @@ pub(crate) fn apply_header(
         }
         EntryHeader::Command { .. } => Verdict::External,
         EntryHeader::Members { change } => Verdict::Members(*change),
+        EntryHeader::SnapshotCreate { snapshot } => map
+            .create_snapshot(*snapshot, index)
+            .map_or(Verdict::Spent, Verdict::Snapshot),
+        EntryHeader::SnapshotDelete { snapshot } => {
+            map.delete_snapshot(*snapshot);
+            Verdict::Done
+        }
     }
 }
 
@@ -133,6 +144,8 @@ impl Group {
             Verdict::Attached(epoch) => GatewayResult::Attached { epoch },
             Verdict::Fenced(epoch) => GatewayResult::Failed(BlockError::Fenced { current: epoch.get() }),
             Verdict::AttachLost | Verdict::Void | Verdict::Members(_) => GatewayResult::Retry,
+            Verdict::Snapshot(at) => return super::snapshot::reply(shared, self.spec.group, proposal.origin, at),
+            Verdict::Spent => GatewayResult::Failed(super::snapshot::SPENT),
             Verdict::External => return self.external.expect_reply(entry.index, proposal.origin),
         };
         shared.reply(self.spec.group, proposal.origin, result);

@@ -13,6 +13,7 @@ mod outbox;
 mod read;
 mod repair;
 mod request;
+mod snapshot;
 mod storage;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +36,7 @@ use crate::time::Timestamp;
 
 pub(crate) use apply::{Verdict, apply_header};
 pub(crate) use request::STATUS_BLOCKS_MAX;
+pub use snapshot::SNAPSHOTS_MAX;
 pub(crate) use storage::{BASE, GroupLog, Location, LogEntry};
 
 /// Headers and overhead of one append message, in bytes as raft-rs counts them: at four bytes a block this is at most
@@ -145,6 +147,7 @@ impl Group {
     pub(crate) fn start(mut found: Recovered, is_new: bool, shared: &Shared) -> Result<Self, CommandError> {
         let replica = found.replica;
         found.log.set_members(&found.membership);
+        found.map.set_seeded(shared.seeded);
         let timing = &shared.config.timing;
         let election = timing.election_ticks as usize;
         let config = Config {
@@ -630,7 +633,8 @@ impl Group {
             last: LogIndex(self.node.raft.raft_log.last_index()),
             epoch: self.epoch,
             holder: self.holder,
-            allocated_blocks: self.map.allocated_blocks(),
+            space: self.map.space(),
+            snapshots: self.map.snapshot_count(),
             damage: repairs.counts(self.spec.group),
             matched: if self.is_leader() {
                 others.map(matched).collect()

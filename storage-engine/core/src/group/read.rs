@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cairn_api::block::{Allocation, BlockError, StatusExtent};
+use cairn_api::ids::SnapshotId;
 use cairn_api::units::{BLOCK_BYTES, Lba};
 use cairn_format::peer::{BlockPiece, GatewayResult, RepairSource};
 use raft::ReadState;
 
 use super::Group;
 use crate::event::DiskFault;
-use crate::map::Run;
+use crate::map::{Run, View};
 use crate::mutation::mutated;
 use crate::repair::ask::Loss;
 use crate::repair::{Consumer, Outcome};
@@ -23,11 +24,13 @@ pub(crate) enum Query {
     Blocks {
         lba: Lba,
         blocks: u32,
+        snapshot: Option<SnapshotId>,
     },
     Status {
         lba: Lba,
         blocks: u64,
         extents_max: u32,
+        snapshot: Option<SnapshotId>,
     },
     /// Everything committed so far has been handed to the external state machine.
     Barrier,
@@ -122,14 +125,18 @@ impl Group {
                 shared.reply(self.spec.group, origin, GatewayResult::Retry);
             }
             // A write is acknowledged when it is applied here, so that what is applied is all that anyone was told of.
-            Query::Blocks { lba, blocks } => self.read_blocks(shared, origin, lba, blocks),
+            Query::Blocks { lba, blocks, snapshot } => self.read_blocks(shared, origin, (lba, blocks), snapshot),
             Query::Status {
                 lba,
                 blocks,
                 extents_max,
+                snapshot,
             } => {
-                let extents = self.status_extents(lba, blocks, extents_max);
-                shared.reply(self.spec.group, origin, GatewayResult::Status(extents));
+                let result = match self.view(snapshot, lba, blocks) {
+                    Ok(view) => GatewayResult::Status(status_extents(view, lba, blocks, extents_max)),
+                    Err(error) => GatewayResult::Failed(error),
+                };
+                shared.reply(self.spec.group, origin, result);
             }
         }
     }
@@ -186,10 +193,38 @@ impl Group {
         }
     }
 
-    fn read_blocks(&mut self, shared: &mut Shared, origin: Origin, lba: Lba, blocks: u32) {
+    /// What is read: a snapshot that is there, or the volume as it is. Whoever answers has applied all that anybody was told
+    /// of, so that a snapshot which is not there was deleted, or was never made.
+    fn view(&self, snapshot: Option<SnapshotId>, lba: Lba, blocks: u64) -> Result<View<'_>, BlockError> {
+        let Some(snapshot) = snapshot else {
+            return Ok(self.map.now());
+        };
+        let view = self.map.snapshot(snapshot);
+        let view = view.ok_or_else(|| BlockError::Io(format!("there is no snapshot {snapshot} of the volume")))?;
+        if lba.0 + blocks > view.size_blocks() {
+            return Err(BlockError::OutOfRange {
+                offset: lba.0 * BLOCK_BYTES,
+                length: blocks * BLOCK_BYTES,
+                size_bytes: view.size_blocks() * BLOCK_BYTES,
+            });
+        }
+        Ok(view)
+    }
+
+    fn read_blocks(
+        &mut self,
+        shared: &mut Shared,
+        origin: Origin,
+        (lba, blocks): (Lba, u32),
+        snapshot: Option<SnapshotId>,
+    ) {
+        let view = match self.view(snapshot, lba, u64::from(blocks)) {
+            Ok(view) => view,
+            Err(error) => return shared.reply(self.spec.group, origin, GatewayResult::Failed(error)),
+        };
         let mut pieces = Vec::new();
         let mut places = Vec::new();
-        for run in self.map.runs(lba, u64::from(blocks)) {
+        for run in view.runs(lba, u64::from(blocks)) {
             #[allow(clippy::cast_possible_truncation, reason = "a run of a read of at most 256 blocks")]
             let run_blocks = run.blocks() as u32;
             match run {
@@ -310,25 +345,25 @@ impl Group {
         let result = done.failure.unwrap_or_else(|| GatewayResult::Read(pieces()));
         shared.reply(self.spec.group, done.origin, result);
     }
+}
 
-    fn status_extents(&self, lba: Lba, blocks: u64, extents_max: u32) -> Vec<StatusExtent> {
-        let mut extents: Vec<StatusExtent> = Vec::new();
-        for run in self.map.runs(lba, blocks) {
-            let allocation = match run {
-                Run::Data { .. } => Allocation::Data,
-                Run::Zeros { .. } => Allocation::Zero,
-                Run::Hole { .. } | Run::Trimmed { .. } => Allocation::Hole,
-            };
-            let length = run.blocks() * BLOCK_BYTES;
-            let is_full = extents.len() >= extents_max.max(1) as usize;
-            match extents.last_mut() {
-                Some(last) if last.allocation == allocation => last.length += length,
-                _ if is_full => break,
-                _ => extents.push(StatusExtent { length, allocation }),
-            }
+fn status_extents(view: View<'_>, lba: Lba, blocks: u64, extents_max: u32) -> Vec<StatusExtent> {
+    let mut extents: Vec<StatusExtent> = Vec::new();
+    for run in view.runs(lba, blocks) {
+        let allocation = match run {
+            Run::Data { .. } => Allocation::Data,
+            Run::Zeros { .. } => Allocation::Zero,
+            Run::Hole { .. } | Run::Trimmed { .. } => Allocation::Hole,
+        };
+        let length = run.blocks() * BLOCK_BYTES;
+        let is_full = extents.len() >= extents_max.max(1) as usize;
+        match extents.last_mut() {
+            Some(last) if last.allocation == allocation => last.length += length,
+            _ if is_full => break,
+            _ => extents.push(StatusExtent { length, allocation }),
         }
-        extents
     }
+    extents
 }
 
 impl Piece {

@@ -51,10 +51,13 @@ impl Group {
         if wanted.at >= self.spec.size_blocks {
             return Place::Absent;
         }
-        match self.map.slot(Lba(wanted.at)) {
-            Slot::Data { block, crc } if crc == wanted.crc => Place::Disk(block.0),
-            _ => Place::Absent,
-        }
+        // It may be a snapshot's, and here or there it may have moved from the head to a delta already: a block with these
+        // bytes is as good as any other.
+        let matching = self.map.slots_at(Lba(wanted.at)).find_map(|slot| match slot {
+            Slot::Data { block, crc } if crc == wanted.crc => Some(block),
+            _ => None,
+        });
+        matching.map_or(Place::Absent, |block| Place::Disk(block.0))
     }
 
     fn answer_from_log(

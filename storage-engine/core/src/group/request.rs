@@ -36,21 +36,22 @@ impl Group {
             return shared.reply(self.spec.group, origin, GatewayResult::Failed(error));
         }
         match op {
-            GatewayOp::Read { lba, blocks } => self.query(shared, origin, Query::Blocks { lba, blocks }),
+            GatewayOp::Read { lba, blocks, snapshot } => {
+                self.query(shared, origin, Query::Blocks { lba, blocks, snapshot });
+            }
             GatewayOp::Status {
                 lba,
                 blocks,
                 extents_max,
+                snapshot,
             } => {
-                self.query(
-                    shared,
-                    origin,
-                    Query::Status {
-                        lba,
-                        blocks,
-                        extents_max,
-                    },
-                );
+                let query = Query::Status {
+                    lba,
+                    blocks,
+                    extents_max,
+                    snapshot,
+                };
+                self.query(shared, origin, query);
             }
             GatewayOp::Write {
                 epoch,
@@ -72,18 +73,13 @@ impl Group {
                 blocks,
                 allocate,
             } => {
-                self.write(
-                    shared,
-                    origin,
+                let header = EntryHeader::Zero {
                     epoch,
-                    &EntryHeader::Zero {
-                        epoch,
-                        lba,
-                        blocks,
-                        allocate,
-                    },
-                    Bytes::new(),
-                );
+                    lba,
+                    blocks,
+                    allocate,
+                };
+                self.write(shared, origin, epoch, &header, Bytes::new());
             }
             GatewayOp::Attach {
                 holder,
@@ -112,7 +108,7 @@ impl Group {
 
     fn check_range(&self, op: &GatewayOp) -> Result<(), BlockError> {
         let (lba, blocks) = match op {
-            GatewayOp::Read { lba, blocks } => {
+            GatewayOp::Read { lba, blocks, .. } => {
                 if *blocks > ENTRY_BLOCKS_MAX {
                     return Err(BlockError::Invalid("a read of more than 256 blocks"));
                 }
@@ -198,7 +194,7 @@ impl Group {
         with_room.count() > voters.len() / 2
     }
 
-    fn propose(&mut self, shared: &mut Shared, origin: Origin, header: &EntryHeader, payload: Bytes) {
+    pub(super) fn propose(&mut self, shared: &mut Shared, origin: Origin, header: &EntryHeader, payload: Bytes) {
         let data = header.encode().to_vec();
         if let Err(error) = self.node.propose(Vec::new(), data) {
             tracing::debug!(group = %self.spec.group, %error, "proposal dropped");

@@ -23,6 +23,8 @@ pub(super) struct Chain {
     /// Those that are not deleted.
     living: BTreeSet<u64>,
     by_id: BTreeMap<SnapshotId, u64>,
+    /// The highest id that was ever made or deleted.
+    id_last: SnapshotId,
 }
 
 impl Chain {
@@ -35,10 +37,12 @@ impl Chain {
         self.links.insert(at, link);
         self.living.insert(at);
         self.by_id.insert(id, at);
+        self.id_last = self.id_last.max(id);
     }
 
     /// Hides a snapshot; gives its index.
     pub(super) fn delete(&mut self, id: SnapshotId) -> Option<u64> {
+        self.id_last = self.id_last.max(id);
         let at = self.by_id.remove(&id)?;
         self.living.remove(&at);
         if let Some(link) = self.links.get_mut(&at) {
@@ -55,6 +59,10 @@ impl Chain {
     pub(super) fn find(&self, id: SnapshotId) -> Option<(u64, Link)> {
         let at = *self.by_id.get(&id)?;
         Some((at, *self.links.get(&at)?))
+    }
+
+    pub(super) const fn id_last(&self) -> SnapshotId {
+        self.id_last
     }
 
     pub(super) fn newest(&self) -> Option<u64> {

@@ -1,9 +1,12 @@
 //! Leaves of one owner, and the deltas of all snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::leaf::{Leaf, Piece};
+use super::runs::Span;
 use super::space::Counts;
+use super::volume::{leaves_of, slots_of};
 
 /// Where a slot is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -22,6 +25,17 @@ pub(super) struct Layer {
 }
 
 impl Layer {
+    /// The pieces in a range, holes included, of the leaves that are there.
+    pub(super) fn spans(&self, range: Range<u64>) -> impl Iterator<Item = Span<'_>> {
+        // Only the leaves of the range: a read of one block must not walk more.
+        let leaves = self.leaves.range(leaves_of(&range));
+        leaves.flat_map(move |(number, leaf)| {
+            let number = *number;
+            let pieces = leaf.pieces(slots_of(number, &range));
+            pieces.map(move |piece| Span::new(number, piece))
+        })
+    }
+
     pub(super) fn memory_bytes(&self) -> usize {
         let leaves = self.leaves.values().map(|leaf| size_of::<u64>() + leaf.memory_bytes());
         leaves.sum()

@@ -6,24 +6,35 @@ use super::BlockMap;
 use super::chain::NOW;
 use super::leaf::LEAF_SLOTS;
 use super::volume::retire_leaf;
+use crate::mutation::mutated;
 
 /// Slots that one step of merging looks at, at most: 64 leaves, well below a millisecond.
 pub const MERGE_SLOTS_MAX: u64 = 64 * LEAF_SLOTS;
 
 impl BlockMap {
-    /// Makes a snapshot of the volume as the entries up to and including `at` made it. Says whether there is now one with
-    /// this id that was not there before. Costs nothing that grows with the volume or the number of snapshots.
-    pub fn create_snapshot(&mut self, id: SnapshotId, at: LogIndex) -> bool {
-        if self.chain.find(id).is_some() {
-            return false;
+    /// Makes a snapshot of the volume as the entries up to and including `at` made it, if there is none of this id yet. Gives
+    /// the index that made it; `None` if the id is spent: it, or a higher one, was made or deleted before, so that a
+    /// request that comes late does not bring back what was deleted. Costs nothing that grows with the volume or the
+    /// number of snapshots.
+    pub fn create_snapshot(&mut self, id: SnapshotId, at: LogIndex) -> Option<LogIndex> {
+        if let Some((at, _)) = self.chain.find(id) {
+            return Some(LogIndex(at));
+        }
+        if self.is_spent(id) {
+            return None;
         }
         self.chain.add(at.get(), id, self.size_blocks());
         self.deltas.add(at.get());
         self.close_interval(at.get());
-        true
+        Some(at)
     }
 
-    /// Deletes a snapshot; says whether there was one. What it kept goes in the steps of [`Self::merge_step`].
+    /// Whether no snapshot of this id can be made any more.
+    pub const fn is_spent(&self, id: SnapshotId) -> bool {
+        id.get() <= self.chain.id_last().get()
+    }
+
+    /// Deletes a snapshot, and spends its id; says whether there was one. What it kept goes in the steps of [`Self::merge_step`].
     pub fn delete_snapshot(&mut self, id: SnapshotId) -> bool {
         self.chain.delete(id).is_some()
     }
@@ -39,7 +50,14 @@ impl BlockMap {
         let Some(at) = self.chain.oldest_deleted() else {
             return false;
         };
-        let heir = self.chain.older(at);
+        let heir = match self.chain.older(at) {
+            Some(_) if mutated!(self.seeded, MergeDropsAll) => None,
+            heir => heir,
+        };
+        let heirs_time = match heir {
+            Some(_) if mutated!(self.seeded, MergeKeepsAll) => Some(NOW - 1),
+            heir => heir,
+        };
         let mut counts = match self.deltas.layers.get_mut(&at) {
             Some(layer) => std::mem::take(&mut layer.counts),
             None => Default::default(),
@@ -50,7 +68,13 @@ impl BlockMap {
             slots += LEAF_SLOTS;
             match self.deltas.pop_leaf(at) {
                 Some((number, leaf)) => {
-                    retire_leaf(&self.chain, &mut self.deltas, &mut counts, number, leaf, heir);
+                    retire_leaf(
+                        &self.chain,
+                        &mut self.deltas,
+                        &mut counts,
+                        (number, leaf),
+                        heir.zip(heirs_time),
+                    );
                 }
                 None => is_done = true,
             }

@@ -73,6 +73,11 @@ pub struct HeadSpace {
 }
 
 impl HeadSpace {
+    /// Blocks on the disk in all.
+    pub const fn stored(&self) -> u64 {
+        self.allocated + self.snapshots + self.merging
+    }
+
     /// Blocks with data that only the volume as it is shows.
     pub const fn exclusive(&self) -> u64 {
         self.allocated - self.shared

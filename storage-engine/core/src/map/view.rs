@@ -86,6 +86,23 @@ impl BlockMap {
     }
 }
 
+/// Either way to the pieces: the head is read most, and needs no resolving.
+enum Spans<H, P> {
+    Head(H),
+    Past(P),
+}
+
+impl<'a, H: Iterator<Item = Span<'a>>, P: Iterator<Item = Span<'a>>> Iterator for Spans<H, P> {
+    type Item = Span<'a>;
+
+    fn next(&mut self) -> Option<Span<'a>> {
+        match self {
+            Self::Head(head) => head.next(),
+            Self::Past(past) => past.next(),
+        }
+    }
+}
+
 impl<'a> View<'a> {
     /// The volume's size at that time.
     pub const fn size_blocks(&self) -> u64 {
@@ -97,8 +114,17 @@ impl<'a> View<'a> {
         (self.at != NOW).then_some(LogIndex(self.at))
     }
 
-    /// The pieces that hold something in a range, in order, with their places in the volume.
+    /// The pieces that hold something in a range, in order, with their places in the volume; of the volume as it is,
+    /// holes, too.
     pub(super) fn spans(self, range: Range<u64>) -> impl Iterator<Item = Span<'a>> {
+        if self.at == NOW {
+            Spans::Head(self.map.head.spans(range))
+        } else {
+            Spans::Past(self.resolved(range))
+        }
+    }
+
+    fn resolved(self, range: Range<u64>) -> impl Iterator<Item = Span<'a>> {
         let numbers = self.map.leaf_numbers(self.at, leaves_of(&range));
         numbers.flat_map(move |number| {
             let found = self.map.resolve(self.at, number, slots_of(number, &range));

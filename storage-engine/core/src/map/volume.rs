@@ -8,14 +8,16 @@ use cairn_api::units::Lba;
 use super::chain::Chain;
 use super::layer::{Deltas, Layer, Owner};
 use super::leaf::{Content, LEAF_SLOTS, Leaf, Piece};
-use super::runs::{Runs, Span};
+use super::runs::Runs;
 use super::space::Counts;
 use super::{DiskBlock, Run, Slot};
+use crate::mutation::{Seeded, mutated};
 
 /// Where the blocks of a volume are. See the module's documentation.
 pub struct BlockMap {
     size_blocks: u64,
     base_blocks: u64,
+    pub(super) seeded: Seeded,
     pub(super) head: Layer,
     pub(super) chain: Chain,
     pub(super) deltas: Deltas,
@@ -27,10 +29,16 @@ impl BlockMap {
         Self {
             size_blocks,
             base_blocks: 0,
+            seeded: Seeded::default(),
             head: Layer::default(),
             chain: Chain::default(),
             deltas: Deltas::default(),
         }
+    }
+
+    /// A fault for testing the tests.
+    pub(crate) const fn set_seeded(&mut self, seeded: Seeded) {
+        self.seeded = seeded;
     }
 
     /// The volume's size.
@@ -121,7 +129,7 @@ impl BlockMap {
     /// Changes slots of one leaf of the head, making it if it is not there and dropping it if nothing is left.
     fn fill(&mut self, number: u64, slots: Range<usize>, content: Content<'_>, birth: u64) {
         if let Some(leaf) = self.head.leaves.get(&number) {
-            let heir = self.chain.newest();
+            let heir = self.heir();
             for piece in leaf.pieces(slots.clone()) {
                 let counts = &mut self.head.counts;
                 retire(&self.chain, &mut self.deltas, counts, number, &piece, heir);
@@ -138,9 +146,15 @@ impl BlockMap {
 
     /// A whole leaf is no longer the head's.
     fn retire_leaf(&mut self, number: u64, leaf: Leaf) {
-        let heir = self.chain.newest();
+        let heir = self.heir();
         let counts = &mut self.head.counts;
-        retire_leaf(&self.chain, &mut self.deltas, counts, number, leaf, heir);
+        retire_leaf(&self.chain, &mut self.deltas, counts, (number, leaf), heir);
+    }
+
+    /// Whose delta gets what the head replaces, and up to which birth.
+    fn heir(&self) -> Option<(u64, u64)> {
+        let newest = self.chain.newest().filter(|_| !mutated!(self.seeded, OldSlotDropped))?;
+        Some((newest, newest))
     }
 
     /// What the map knows of one block.
@@ -173,17 +187,26 @@ impl BlockMap {
     /// # Panics
     /// If the range leaves the volume.
     pub fn runs(&self, lba: Lba, blocks: u64) -> impl Iterator<Item = Run<'_>> {
-        check(lba, blocks.max(1), self.size_blocks);
+        self.now().runs(lba, blocks)
+    }
+
+    /// The runs of all that one owner has in a range, whoever shows it.
+    pub fn runs_of(&self, owner: Owner, lba: Lba, blocks: u64) -> impl Iterator<Item = Run<'_>> {
+        let layer = match owner {
+            Owner::Head => Some(&self.head),
+            Owner::Delta(at) => self.deltas.layers.get(&at),
+        };
         let range = lba.0..lba.0 + blocks;
-        // Only the leaves of the range: a read of one block must not walk more.
-        let leaves = self.head.leaves.range(leaves_of(&range));
-        let wanted = range.clone();
-        let spans = leaves.flat_map(move |(number, leaf)| {
-            let number = *number;
-            leaf.pieces(slots_of(number, &wanted))
-                .map(move |piece| Span::new(number, piece))
-        });
-        Runs::new(range, spans)
+        Runs::new(
+            range.clone(),
+            layer.into_iter().flat_map(move |layer| layer.spans(range.clone())),
+        )
+    }
+
+    /// Whoever has slots: the head, and each delta.
+    pub fn owners(&self) -> impl Iterator<Item = Owner> {
+        let deltas = self.deltas.layers.keys().map(|at| Owner::Delta(*at));
+        std::iter::once(Owner::Head).chain(deltas)
     }
 
     /// Blocks of the volume as it is that hold data.
@@ -207,22 +230,22 @@ impl BlockMap {
     }
 }
 
-/// Slots leave the place where they were counted: into the delta of `heir` if they were born by then. Else nobody can see
-/// them any more: this is the one place where a block becomes garbage.
+/// Slots leave the place where they were counted: into the delta of the heir, the snapshot `heir.0`, if they were born by
+/// `heir.1`, which is the same time. Else nobody can see them any more: this is the one place where a block becomes garbage.
 pub(super) fn retire(
     chain: &Chain,
     deltas: &mut Deltas,
     from: &mut Counts,
     number: u64,
     piece: &Piece<'_>,
-    heir: Option<u64>,
+    heir: Option<(u64, u64)>,
 ) {
     if piece.is_hole() {
         return;
     }
     let interval = chain.interval(piece.birth);
     from.sub(interval, piece.data_slots());
-    if let Some(at) = heir.filter(|at| piece.birth <= *at) {
+    if let Some((at, _)) = heir.filter(|(_, born_by)| piece.birth <= *born_by) {
         deltas.put(at, number, piece, interval);
     }
 }
@@ -232,12 +255,11 @@ pub(super) fn retire_leaf(
     chain: &Chain,
     deltas: &mut Deltas,
     from: &mut Counts,
-    number: u64,
-    leaf: Leaf,
-    heir: Option<u64>,
+    (number, leaf): (u64, Leaf),
+    heir: Option<(u64, u64)>,
 ) {
-    let whole = heir.filter(|at| !deltas.has_leaf(*at, number) && leaf.is_born_by(*at));
-    let Some(at) = whole else {
+    let whole = heir.filter(|(at, born_by)| !deltas.has_leaf(*at, number) && leaf.is_born_by(*born_by));
+    let Some((at, _)) = whole else {
         for piece in leaf.filled() {
             retire(chain, deltas, from, number, &piece, heir);
         }

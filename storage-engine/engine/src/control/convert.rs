@@ -188,6 +188,7 @@ fn role(status: &GroupStatus) -> &'static str {
 
 /// A local replica's state.
 pub fn replica_status(status: &GroupStatus) -> api::ReplicaStatus {
+    let bytes = |blocks: u64| blocks.saturating_mul(cairn_api::units::BLOCK_BYTES);
     api::ReplicaStatus {
         role: role(status).to_owned(),
         term: status.term.get(),
@@ -200,7 +201,10 @@ pub fn replica_status(status: &GroupStatus) -> api::ReplicaStatus {
         } else {
             status.holder.to_string()
         },
-        allocated_bytes: status.allocated_blocks.saturating_mul(cairn_api::units::BLOCK_BYTES),
+        allocated_bytes: bytes(status.space.allocated),
+        shared_bytes: bytes(status.space.shared),
+        snapshot_bytes: bytes(status.space.snapshots + status.space.merging),
+        snapshots: status.snapshots as u64,
         leader_replica_id: status.leader.map_or(0, ReplicaId::get),
         members_revision: status.settled.get(),
     }

@@ -314,6 +314,7 @@ impl Lookups<'_> {
             description: describe(volume),
             size_bytes: volume.size_bytes,
             read_only: false,
+            snapshot: None,
         })
     }
 }

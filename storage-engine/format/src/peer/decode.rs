@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cairn_api::block::{Allocation, BlockError, StatusExtent};
-use cairn_api::ids::{Epoch, GroupId, LogIndex, ReplicaId, Term};
+use cairn_api::ids::{Epoch, GroupId, LogIndex, ReplicaId, SnapshotId, Term};
 use cairn_api::units::{BLOCK_SIZE, Lba};
 
 use super::encode::{
@@ -249,7 +249,11 @@ impl Decoder<'_> {
                 let lba = Lba(self.reader.u64("first block")?);
                 let blocks = self.reader.u32("block count")?;
                 self.check_range(lba, u64::from(blocks), u64::from(ENTRY_BLOCKS_MAX))?;
-                GatewayOp::Read { lba, blocks }
+                GatewayOp::Read {
+                    lba,
+                    blocks,
+                    snapshot: self.snapshot()?,
+                }
             }
             4 => {
                 let (lba, blocks) = self.range(LBA_END_MAX)?;
@@ -257,6 +261,7 @@ impl Decoder<'_> {
                     lba,
                     blocks,
                     extents_max: self.reader.u32("extent limit")?,
+                    snapshot: self.snapshot()?,
                 }
             }
             5 => GatewayOp::Attach {
@@ -289,6 +294,12 @@ impl Decoder<'_> {
             revision,
             op,
         })
+    }
+
+    /// The number of a snapshot; 0 for the volume as it is.
+    fn snapshot(&mut self) -> Result<Option<SnapshotId>, FormatError> {
+        let number = self.reader.u64("number of the snapshot")?;
+        Ok((number != 0).then_some(SnapshotId(number)))
     }
 
     fn write(&mut self) -> Result<GatewayOp, FormatError> {

@@ -193,7 +193,11 @@ impl Encoder {
         self.body.put_u64_le(request.group.0);
         self.body.put_u64_le(request.request);
         self.body.put_u64_le(request.revision.0);
-        match &request.op {
+        self.operation(&request.op);
+    }
+
+    fn operation(&mut self, op: &GatewayOp) {
+        match op {
             GatewayOp::Write {
                 epoch,
                 lba,
@@ -217,20 +221,23 @@ impl Encoder {
                 self.body.put_u64_le(*blocks);
                 self.body.put_u8(u8::from(*allocate));
             }
-            GatewayOp::Read { lba, blocks } => {
+            GatewayOp::Read { lba, blocks, snapshot } => {
                 self.body.put_u8(3);
                 self.body.put_u64_le(lba.0);
                 self.body.put_u32_le(*blocks);
+                self.body.put_u64_le(snapshot.unwrap_or_default().0);
             }
             GatewayOp::Status {
                 lba,
                 blocks,
                 extents_max,
+                snapshot,
             } => {
                 self.body.put_u8(4);
                 self.body.put_u64_le(lba.0);
                 self.body.put_u64_le(*blocks);
                 self.body.put_u32_le(*extents_max);
+                self.body.put_u64_le(snapshot.unwrap_or_default().0);
             }
             GatewayOp::Attach {
                 holder,

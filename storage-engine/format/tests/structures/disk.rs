@@ -183,12 +183,13 @@ fn an_unknown_operation_is_refused_by_name() {
     }
     .encode()
     .to_vec();
-    bytes[1] = 9;
+    bytes[1] = 99;
     let error = EntryHeader::decode(&bytes).unwrap_err();
     assert!(error.is_newer());
     assert_eq!(
         error.to_string(),
-        "entry header: operation 9 is unknown, known are 1 write, 2 zero, 3 attach, 4 command, 5 members"
+        "entry header: operation 99 is unknown, known are 1 write, 2 zero, 3 attach, 4 command, 5 members, 7 snapshot, 8 deletion \
+         of a snapshot"
     );
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cairn_api::block::{Allocation, BlockError, StatusExtent};
-use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId, Term};
 use cairn_api::units::{BLOCK_SIZE, Lba};
 use cairn_format::checksum::block_crcs;
 use cairn_format::entry::EntryHeader;
@@ -62,6 +62,10 @@ fn block_crcs_strategy() -> impl Strategy<Value = Vec<u32>> {
     prop_oneof![vec(any::<u32>(), 1..=4), vec(any::<u32>(), 1..=256)]
 }
 
+fn snapshot() -> impl Strategy<Value = SnapshotId> {
+    (1..=u64::MAX).prop_map(SnapshotId)
+}
+
 pub(crate) fn entry_header() -> impl Strategy<Value = EntryHeader> {
     let lba = 0_u64..1 << 50;
     prop_oneof![
@@ -87,6 +91,8 @@ pub(crate) fn entry_header() -> impl Strategy<Value = EntryHeader> {
             EntryHeader::Command { length, block_crcs }
         }),
         member_change().prop_map(|change| EntryHeader::Members { change }),
+        snapshot().prop_map(|snapshot| EntryHeader::SnapshotCreate { snapshot }),
+        snapshot().prop_map(|snapshot| EntryHeader::SnapshotDelete { snapshot }),
     ]
 }
 
@@ -330,12 +336,16 @@ fn gateway_op() -> impl Strategy<Value = GatewayOp> {
                 allocate,
             }
         }),
-        (lba.clone(), 1_u32..=256).prop_map(|(lba, blocks)| GatewayOp::Read { lba, blocks }),
-        (lba, blocks, any::<u32>()).prop_map(|(lba, blocks, extents_max)| GatewayOp::Status {
-            lba,
-            blocks,
-            extents_max
-        }),
+        (lba.clone(), 1_u32..=256, proptest::option::of(snapshot()))
+            .prop_map(|(lba, blocks, snapshot)| { GatewayOp::Read { lba, blocks, snapshot } }),
+        (lba, blocks, any::<u32>(), proptest::option::of(snapshot())).prop_map(
+            |(lba, blocks, extents_max, snapshot)| GatewayOp::Status {
+                lba,
+                blocks,
+                extents_max,
+                snapshot,
+            }
+        ),
         (node(), mode, node()).prop_map(|(holder, mode, requester)| GatewayOp::Attach {
             holder,
             mode,

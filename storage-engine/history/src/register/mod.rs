@@ -11,11 +11,14 @@
 //! on the attachment's epoch shuts them out, and each has either landed before or never will. A process is one life of one
 //! gateway: after a restart it is another.
 
+mod cut;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+pub use self::cut::Cut;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct OpId(pub u64);

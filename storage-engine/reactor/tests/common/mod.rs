@@ -143,6 +143,7 @@ pub fn info() -> DeviceInfo {
         description: String::new(),
         size_bytes: 4 << 20,
         read_only: false,
+        snapshot: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_api::block::{BlockOp, BlockReply, DeviceInfo, ReadPiece, Tag};
-use cairn_api::ids::{GroupId, ReplicaId};
+use cairn_api::ids::{GroupId, ReplicaId, SnapshotId};
 use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE, Lba};
 use cairn_core::event::{
     Command, CommandError, CommandId, CommandReply, DeviceId, Event, GroupSpec, GroupStatus, Member,
@@ -111,12 +111,18 @@ impl Cluster {
     }
 
     pub fn open(&mut self, number: usize, spec: &GroupSpec) -> DeviceId {
+        self.open_as(number, spec, None)
+    }
+
+    /// Opens a snapshot of a volume, or the volume as it is.
+    pub fn open_as(&mut self, number: usize, spec: &GroupSpec, snapshot: Option<SnapshotId>) -> DeviceId {
         let device = DeviceId(self.next_name());
         let info = DeviceInfo {
             name: format!("volume-{}", spec.group),
             description: String::new(),
             size_bytes: spec.size_blocks * 4096,
-            read_only: false,
+            read_only: snapshot.is_some(),
+            snapshot,
         };
         self.nodes[number].open_devices.insert(device);
         self.deliver(
@@ -204,7 +210,8 @@ impl Cluster {
             assert_eq!(digest, first, "[equal] node {number}'s replica of {group} differs");
             assert_eq!(state.epoch, states[0].epoch, "[equal] the epoch at node {number}");
             assert_eq!(state.holder, states[0].holder, "[equal] the holder at node {number}");
-            let (own, first) = (state.allocated_blocks, states[0].allocated_blocks);
+            let merged = |status: &GroupStatus| (status.space.allocated, status.space.shared, status.snapshots);
+            let (own, first) = (merged(state), merged(&states[0]));
             assert_eq!(own, first, "[equal] the blocks allocated at node {number}");
         }
     }

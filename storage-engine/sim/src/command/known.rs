@@ -10,6 +10,10 @@ pub(crate) const fn known_seed(mutation: Mutation) -> u64 {
         Mutation::EpochUnchecked
         | Mutation::LeaseKeptOnTransfer
         | Mutation::LeaseTooLong
+        | Mutation::OldSlotDropped
+        | Mutation::MergeDropsAll
+        | Mutation::MergeKeepsAll
+        | Mutation::SnapshotAtAnotherIndex
         | Mutation::AppliedOutOfOrder => 3,
         Mutation::ReadsBeforeOwnTerm | Mutation::ReceivedPayloadUnchecked => 4,
         Mutation::OverlapsUnlocked => 5,

@@ -74,6 +74,8 @@ pub(super) enum Act {
     },
     /// The control plane looks how far the replacement of a replica is.
     Administer(usize),
+    /// The control plane looks after a volume's snapshots.
+    Snapshots(usize),
     /// A volume's clients ask for what they usually ask for.
     Calm(usize),
 }
@@ -90,6 +92,7 @@ impl Act {
                 | Self::CheckBounds
                 | Self::Replace { .. }
                 | Self::Administer(_)
+                | Self::Snapshots(_)
                 | Self::Calm(_)
         )
     }

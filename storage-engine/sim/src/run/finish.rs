@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use cairn_api::block::BlockError;
 use cairn_api::ids::GroupId;
-use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE, Lba};
 use cairn_core::Core;
 use cairn_core::event::{Command, CommandReply, GroupSpec, ScrubRequest, ScrubStatus};
-use cairn_core::map::Run as MapRun;
-use cairn_history::content::{self, SECTOR};
 
 use crate::cluster::SECOND;
 use crate::node::Node;
@@ -60,6 +57,7 @@ impl Run<'_> {
         for volume in 0..self.users.len() {
             self.end_users(volume);
         }
+        self.end_snapshot_reads();
         for node in 0..self.scenario.nodes {
             if healed.contains(&node) {
                 self.heal_node(node);
@@ -219,6 +217,7 @@ impl Run<'_> {
         });
         assert!(recovered, "[stuck] a node does not recover within {ENDS_WITHIN:?}");
         self.finish_replacements();
+        self.finish_snapshots();
         // What closed clients had asked for goes on in the gateways, and comes to an end.
         let operations = |run: &Self| -> Vec<usize> {
             let load = |node: &Node| node.core.as_ref().and_then(Core::load).unwrap_or_default();
@@ -249,6 +248,7 @@ impl Run<'_> {
             let last = users.load.clients.len() - 1;
             users.load.verify_all(&mut self.cluster, last);
             users.load.close(&mut self.cluster, last);
+            self.read_snapshots(volume, node);
         }
         self.heed();
     }
@@ -326,6 +326,7 @@ impl Run<'_> {
                     continue;
                 }
                 self.check_blocks(volume, node, &spec);
+                self.check_snapshots(volume, node);
                 let digest = self.cluster.command(node, Command::Digest(spec.group));
                 if let Ok(CommandReply::Digest(digest)) = digest {
                     digests.insert(spec.group, digest);
@@ -337,33 +338,17 @@ impl Run<'_> {
 
     /// Every block of a replica, read from the disk where the map says, has its checksum and holds what it may hold.
     fn check_blocks(&self, volume: usize, node: usize, spec: &GroupSpec) {
-        let state = &self.cluster.nodes[node];
         let history = &self.users[volume].load.history;
-        let Some(map) = state.core.as_ref().and_then(|core| core.map(spec.group)) else {
+        let Some(map) = self.cluster.nodes[node]
+            .core
+            .as_ref()
+            .and_then(|core| core.map(spec.group))
+        else {
             panic!("[equal] node {node} has no map of group {}", spec.group);
         };
-        for run in map.runs(Lba(0), map.size_blocks()) {
-            let (lba, blocks) = (run.lba().0, run.blocks());
-            let MapRun::Data { block, crcs, .. } = run else {
-                let sectors = lba * BLOCK_BYTES / SECTOR as u64..(lba + blocks) * BLOCK_BYTES / SECTOR as u64;
-                for sector in sectors {
-                    check_sector(history, node, sector, 0);
-                }
-                continue;
-            };
-            for ((lba, at), crc) in (lba..).zip(block.0..).zip(crcs.iter()) {
-                let data = match state.disk.read(at * BLOCK_BYTES, BLOCK_SIZE) {
-                    Ok(data) => data,
-                    Err(fault) => panic!("[equal] node {node} cannot read block {lba}: {fault}"),
-                };
-                let found = crc32c::crc32c(&data);
-                assert!(found == *crc, "[equal] block {lba} of node {node} fails its checksum");
-                let first = lba * BLOCK_BYTES / SECTOR as u64;
-                for (sector, bytes) in (first..).zip(data.chunks(SECTOR)) {
-                    check_sector(history, node, sector, content::check(bytes, sector));
-                }
-            }
-        }
+        self.stamps_on_disk(node, map.now(), |sector, stamp| {
+            check_sector(history, node, sector, stamp);
+        });
     }
 }
 

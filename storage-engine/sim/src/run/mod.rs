@@ -13,6 +13,7 @@ mod bounds;
 mod finish;
 mod inject;
 mod members;
+mod snapshots;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ use crate::scenario::{Kind, Scenario};
 use self::agenda::{Act, Agenda};
 use self::inject::Ambushes;
 use self::members::Replacement;
+use self::snapshots::Snapshots;
 use self::users::Users;
 
 /// From one pass of scrubbing to the next: some in each run.
@@ -92,6 +94,7 @@ pub(crate) struct Run<'a> {
     users: Vec<Users>,
     /// Of each volume, the replica that is being replaced.
     replacements: Vec<Option<Replacement>>,
+    snapshots: Vec<Snapshots>,
     /// The volume that each open device is of.
     devices: BTreeMap<DeviceId, usize>,
     agenda: Agenda,
@@ -155,6 +158,7 @@ impl<'a> Run<'a> {
             rng: Rng::new(scenario.seed ^ 0x4E75_4E21),
             users: Vec::new(),
             replacements: Vec::new(),
+            snapshots: Vec::new(),
             devices: BTreeMap::new(),
             agenda: Agenda::default(),
             cuts: BTreeMap::new(),
@@ -197,6 +201,7 @@ impl<'a> Run<'a> {
         }
         for volume in 0..self.users.len() {
             self.begin_users(volume);
+            self.begin_snapshots(volume);
         }
         self.agenda.plan(start, Act::CheckBounds);
         self.run_to(start + self.scenario.heal_at_us * MICROSECOND);
@@ -211,6 +216,7 @@ impl<'a> Run<'a> {
         self.cluster.create(&spec);
         self.users.push(Users::new(self.scenario, volume, spec));
         self.replacements.push(None);
+        self.snapshots.push(Snapshots::default());
     }
 
     /// Lets everything happen up to `end`.
@@ -296,6 +302,7 @@ impl<'a> Run<'a> {
             Act::Replace { volume, node } => {
                 self.replace(volume, node, node);
             }
+            Act::Snapshots(volume) => self.snapshots(volume),
             Act::Administer(volume) => self.administer(volume),
             Act::Calm(volume) => self.users[volume].calm(),
         }

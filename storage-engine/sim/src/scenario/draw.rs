@@ -105,6 +105,7 @@ fn draw_volumes(rng: &mut Rng, nodes: usize) -> Vec<VolumePlan> {
             trim_percent: *pick(rng, &[0, 3, 6]),
             zero_percent: *pick(rng, &[0, 4]),
             clients,
+            snapshots: rng.chance(60),
         }
     };
     (0..count).map(|_| volume(rng)).collect()

@@ -56,6 +56,9 @@ pub struct VolumePlan {
     pub trim_percent: u64,
     pub zero_percent: u64,
     pub clients: Vec<ClientPlan>,
+    /// Snapshots of it are made, read and deleted.
+    #[serde(default)]
+    pub snapshots: bool,
 }
 
 /// A client of a volume.

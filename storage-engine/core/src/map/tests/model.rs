@@ -100,6 +100,11 @@ impl Pair {
                     let gone = self.past.remove(nth % self.past.len());
                     assert!(self.map.delete_snapshot(gone.id));
                     assert!(!self.map.delete_snapshot(gone.id));
+                    assert_eq!(
+                        self.map.create_snapshot(gone.id, LogIndex(u64::MAX >> 20)),
+                        None,
+                        "it is spent"
+                    );
                     assert!(self.twin.delete_snapshot(gone.id));
                 }
             }
@@ -145,10 +150,14 @@ impl Pair {
 
     fn snapshot(&mut self) {
         let at = self.next_index();
-        let id = SnapshotId(1_000_000 - at.get());
-        assert!(self.map.create_snapshot(id, at));
-        assert!(!self.map.create_snapshot(id, LogIndex(at.get() + 1)));
-        assert!(self.twin.create_snapshot(id, at));
+        let id = SnapshotId(1_000_000 + at.get());
+        assert_eq!(self.map.create_snapshot(id, at), Some(at));
+        assert_eq!(
+            self.map.create_snapshot(id, LogIndex(at.get() + 1)),
+            Some(at),
+            "made twice is made once"
+        );
+        assert_eq!(self.twin.create_snapshot(id, at), Some(at));
         self.past.push(Past {
             id,
             at: at.get(),

@@ -29,6 +29,7 @@ impl MemoryDevice {
             description: format!("{size_bytes} bytes of memory"),
             size_bytes,
             read_only: false,
+            snapshot: None,
         };
         let length = usize::try_from(size_bytes).unwrap();
         Self {
