@@ -84,6 +84,11 @@ pub struct Limits {
     pub move_leadership: bool,
     /// How the disk is read through for damage.
     pub scrub: ScrubSettings,
+    /// Applied entries of one group that stay in its Raft log; who needs older ones is given the volume's state instead. 0 for
+    /// all there ever were.
+    pub log_kept_max: u64,
+    /// Bytes a second that the replicas of this disk receive of such states; 0 for as many as come.
+    pub catch_up_rate: u64,
 }
 
 /// How a disk is read through for damage.
@@ -113,6 +118,14 @@ impl Default for Limits {
             headers_kept_max: 4096,
             move_leadership: true,
             scrub: ScrubSettings::default(),
+            log_kept_max: LOG_KEPT_MAX,
+            catch_up_rate: CATCH_UP_RATE,
         }
     }
 }
+
+/// Entries kept of a log, unless set otherwise: a follower that restarts finds what it missed in a minute of 1,000 writes a
+/// second.
+pub const LOG_KEPT_MAX: u64 = 65_536;
+/// Bytes a second of received states, unless set otherwise: a tenth of what a network of ten gigabits carries.
+pub const CATCH_UP_RATE: u64 = 128 << 20;

@@ -275,6 +275,27 @@ pub struct GroupStatus {
     pub matched: Vec<(ReplicaId, LogIndex)>,
     /// Damaged blocks that were noticed on this disk since the core started.
     pub damage: DamageCounts,
+    /// The first index in its log: what is before was truncated.
+    pub first: LogIndex,
+    /// The entry whose state is kept for replicas that are behind the log.
+    pub mark: Option<LogIndex>,
+    /// The state that the replica receives, if it is behind the leader's log.
+    pub catch_up: Option<CatchUpStatus>,
+}
+
+/// How far a replica is that receives a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CatchUpStatus {
+    /// The entry whose state it is.
+    pub mark: LogIndex,
+    /// Bytes of data that came.
+    pub bytes: u64,
+    /// Blocks with data that are in place, those included that the replica had.
+    pub staged_blocks: u64,
+    /// Blocks with data in the leader's map when it offered the state: about as many as there will be.
+    pub blocks: u64,
+    /// How much of the volume's addresses is behind, in thousandths.
+    pub permille: u16,
 }
 
 /// What became of a block that the disk did not return as it was written.
@@ -452,6 +473,11 @@ pub enum Effect {
         damage: Damage,
         /// How many.
         blocks: u64,
+    },
+    /// Data of a state was received: for the counters.
+    CaughtUp {
+        /// Bytes.
+        bytes: u64,
     },
     /// Blocks were read through for damage: for the counters.
     Scrubbed {

@@ -16,6 +16,7 @@ mod merge;
 mod mutation;
 #[cfg(feature = "mutations")]
 pub mod mutation;
+mod pace;
 mod recover;
 mod repair;
 mod scrub;

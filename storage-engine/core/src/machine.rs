@@ -442,6 +442,25 @@ impl Running {
                 None => self.shared.refuse_repair(from, &request, RepairRefusal::Absent),
             },
             PeerMessage::RepairReply(reply) => self.shared.repair_reply(from, reply),
+            PeerMessage::CatchUpOffer(offer) => {
+                self.for_peer(offer.group, |group, shared| group.offered(shared, from, offer));
+            }
+            PeerMessage::CatchUpRequest(request) => {
+                self.for_peer(request.group, |group, shared| {
+                    group.catch_up_request(shared, from, request);
+                });
+            }
+            PeerMessage::CatchUpReply(reply) => {
+                self.for_peer(reply.group, |group, shared| group.catch_up_reply(shared, from, reply));
+            }
+        }
+    }
+
+    /// Hands a peer's message to a group, if it is here.
+    fn for_peer(&mut self, number: GroupId, act: impl FnOnce(&mut Group, &mut Shared)) {
+        if let Some(group) = self.groups.get_mut(&number) {
+            self.dirty.insert(number);
+            act(group, &mut self.shared);
         }
     }
 
@@ -507,6 +526,9 @@ impl Running {
             self.continue_hand_over();
             self.shared.tick_repairs();
             self.shared.log.vouch();
+        }
+        for number in self.shared.catch_up.take_due(self.shared.now) {
+            self.for_peer(number, Group::ask_next);
         }
         for gateway in self.gateways.values_mut() {
             gateway.tick(&mut self.shared);
@@ -599,6 +621,7 @@ impl Running {
                 fetch, offset, header, ..
             } => group.fetch_read(shared, (fetch, offset, header), result),
             Purpose::Outbox { to, serial, entry, .. } => group.outbox_read(shared, (to, serial, entry), result),
+            Purpose::CatchUp { serial, place, .. } => group.catch_up_read(shared, (serial, place), result),
             Purpose::External { index, .. } => group.external_read(shared, index, result),
             Purpose::RepairProbe { job, place, .. } => shared.probed(job, place, result),
             Purpose::RepairServe {
@@ -663,6 +686,11 @@ impl Running {
                     group.place(placed.index, placed.term, location);
                 }
             }
+            for portion in &write.portions {
+                if let Some(group) = self.groups.get_mut(&portion.group) {
+                    group.portion_placed(portion.ticket, portion.payload_block);
+                }
+            }
             self.writing.insert(write.io, Writing { since: self.shared.now });
             self.shared.measured(Stage::Queue, since);
             self.shared.effects.push(Effect::Write {
@@ -707,7 +735,9 @@ impl Running {
             .filter(|deadline| *deadline > now);
         let scrub = self.scrub.next_deadline().filter(|deadline| *deadline > now);
         let merger = self.merger.next_deadline().filter(|deadline| *deadline > now);
-        gateways.chain(scrub).chain(merger).fold(self.next_tick, Timestamp::min)
+        let catch_up = self.shared.catch_up.next_deadline().filter(|deadline| *deadline > now);
+        let own = scrub.into_iter().chain(merger).chain(catch_up);
+        gateways.chain(own).fold(self.next_tick, Timestamp::min)
     }
 
     fn command(&mut self, id: CommandId, command: Command) {

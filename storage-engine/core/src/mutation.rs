@@ -156,6 +156,21 @@ mutations! {
     DamageTakenForTorn, "damage-taken-for-torn":
         "Recovery cuts the log at any damage, whatever vouches for what was lost, and carries on.";
         caught by "a core that starts on a disk which lost acknowledged frames, and then by lost writes".
+    CatchUpEndsEarly, "catch-up-ends-early":
+        "Who serves the state at a mark says that a portion was the last one when there is more to come.";
+        caught by "comparing the replicas block for block, or a lost write at a replica that was given a state".
+    KeepsWhatItHasNot, "keeps-what-it-has-not":
+        "A replica that receives a state says that it has applied more than it has, and leaves out what it then does not find.";
+        caught by "comparing the replicas block for block, or a lost write at a replica that was given a state".
+    StateForgetsTrims, "state-forgets-trims":
+        "A replica that was given a state still shows what it had where the state has nothing.";
+        caught by "comparing the replicas block for block, or the history: a read of what was trimmed".
+    StageForgetsCommit, "stage-forgets-commit":
+        "Recovery looks up what a replica kept of its own map before that map has applied what it had applied then.";
+        caught by "a core that refuses its disk, or comparing the replicas block for block".
+    StagedCommitLost, "staged-commit-lost":
+        "Recovery does not take a state that was installed for committed.";
+        caught by "a core that does not start".
     UnreadableTakenForEnd, "unreadable-taken-for-end":
         "Recovery takes what it cannot read for the end of the log, if nothing vouches for it, and carries on.";
         caught by "a core that starts without what is durable on its disk, after a read error while it recovered".
@@ -242,6 +257,9 @@ mod tests {
             include_str!("gateway/route.rs"),
             include_str!("group/mod.rs"),
             include_str!("group/apply.rs"),
+            include_str!("group/catch_up/receive.rs"),
+            include_str!("group/catch_up/serve.rs"),
+            include_str!("group/catch_up/staging.rs"),
             include_str!("group/lease.rs"),
             include_str!("group/read.rs"),
             include_str!("group/request.rs"),

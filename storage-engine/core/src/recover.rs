@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cairn_api::ids::{GroupId, LogIndex, ReplicaId};
 use cairn_format::entry::EntryHeader;
+use cairn_format::volume_state::VolumeState;
 use raft::eraftpb::HardState;
 
 use crate::event::GroupSpec;
-use crate::group::{BASE, Location, LogEntry, Recovered, Verdict, apply_header};
+use crate::group::{BASE, Location, LogEntry, Recovered, Staging, Verdict, apply_header, membership_of};
 use crate::log::recovery::{RecoveredRecord, RecoverySink};
 use crate::mutation::{Seeded, mutated};
 
@@ -91,6 +92,49 @@ impl Replay {
         if is_change && let Some(before) = self.changes.insert(group, index) {
             self.committed(group, before);
         }
+    }
+
+    /// The replica began to receive a state; `have` was committed then.
+    fn stage_begun(&mut self, group: GroupId, staging: Staging) {
+        if !mutated!(self.seeded, StageForgetsCommit) {
+            self.committed(group, staging.have.get());
+        }
+        match self.groups.get_mut(&group) {
+            Some(found) => found.staging = Some(staging.following(found.staging.take())),
+            None => self.complain(format!("a state of group {group}, which was never created")),
+        }
+    }
+
+    /// What was received takes the place of the replica's own: as in `Group::install`.
+    fn stage_done(&mut self, group: GroupId, state: &VolumeState) {
+        // Whatever stood in the log behind it is gone, and so is what it would prove.
+        self.changes.remove(&group);
+        let staged = self
+            .groups
+            .get_mut(&group)
+            .and_then(|found| Some((found.staging.take()?, found)));
+        let Some((staging, found)) = staged else {
+            return self.complain(format!("the end of a state of group {group}, which receives none"));
+        };
+        match staging.finish(state, &found.map) {
+            Ok(map) => found.map = map,
+            Err(problem) => return self.complain(format!("the state of group {group} at {}: {problem}", state.index)),
+        }
+        let (index, term) = (state.index.get(), state.term.get());
+        found.membership = membership_of(state);
+        (found.epoch, found.holder) = (state.epoch, state.holder);
+        (found.applied, found.applied_term) = (index, term);
+        found.log.restore(index, term);
+        let mut hard_state = found.log.hard_state().clone();
+        if hard_state.term < term {
+            // A vote in that term would have been durable before.
+            hard_state.set_term(term);
+            hard_state.set_vote(0);
+        }
+        if !mutated!(self.seeded, StagedCommitLost) {
+            hard_state.commit = index;
+        }
+        found.log.set_hard_state(hard_state);
     }
 
     /// Everything up to an index that is in the log is committed.
@@ -212,6 +256,25 @@ impl RecoverySink for Replay {
                 self.complain(format!("group {} starts behind index {index}, not {BASE}", spec.group));
             }
             RecoveredRecord::GroupCreated { spec, replica, .. } => self.created(spec, replica),
+            RecoveredRecord::StageBegin {
+                group,
+                mark,
+                term,
+                have,
+            } => self.stage_begun(group, Staging::new(mark, term, have, self.seeded)),
+            RecoveredRecord::StageBlocks {
+                group,
+                portion,
+                payload_block,
+            } => match self
+                .groups
+                .get_mut(&group)
+                .map(|found| (&mut found.staging, &found.map))
+            {
+                Some((Some(staging), map)) => staging.take(&portion, payload_block, map),
+                _ => self.complain(format!("a portion of a state of group {group}, which receives none")),
+            },
+            RecoveredRecord::StageDone { group, state } => self.stage_done(group, &state),
             RecoveredRecord::GroupDropped(group) => {
                 self.changes.remove(&group);
                 if let Some(found) = self.groups.remove(&group) {

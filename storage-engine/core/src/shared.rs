@@ -10,6 +10,7 @@ use crate::config::CoreConfig;
 use crate::event::{CommandError, CommandId, CommandReply, Effect, IoId, Stage};
 use crate::log::{HeaderRead, LogWriter, Ticket};
 use crate::mutation::Seeded;
+use crate::pace::Pace;
 use crate::repair::Repairs;
 use crate::time::Timestamp;
 
@@ -54,6 +55,8 @@ pub(crate) enum Purpose {
         serial: u64,
         entry: usize,
     },
+    /// Data for a replica that is given the state at a mark.
+    CatchUp { group: GroupId, serial: u64, place: usize },
     /// The payload of a command, for the external state machine.
     External { group: GroupId, index: u64 },
     /// A block that may be damaged, once more and by itself.
@@ -102,6 +105,7 @@ impl Purpose {
             Self::BlockRead { group, .. }
             | Self::Fetch { group, .. }
             | Self::Outbox { group, .. }
+            | Self::CatchUp { group, .. }
             | Self::External { group, .. }
             | Self::RepairProbe { group, .. }
             | Self::Scrub { group, .. }
@@ -160,6 +164,7 @@ pub(crate) struct Shared {
     pub(crate) draining: bool,
     pub(crate) io: IoNumbers,
     pub(crate) repairs: Repairs,
+    pub(crate) catch_up: Pace,
     random: u64,
 }
 
@@ -187,6 +192,7 @@ impl Shared {
             draining: false,
             io,
             repairs: Repairs::new(now),
+            catch_up: Pace::default(),
             random,
         }
     }

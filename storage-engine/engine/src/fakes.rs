@@ -208,6 +208,9 @@ impl State {
                     space: cairn_core::map::HeadSpace::default(),
                     snapshots: 0,
                     damage: cairn_core::event::DamageCounts::default(),
+                    first: LogIndex(1),
+                    mark: None,
+                    catch_up: None,
                     spec,
                 }
             })

@@ -14,7 +14,9 @@ use crate::checksum::{crc32c, crc32c_append};
 use crate::entry::{BlockCrcs, HEADER_BYTES_MAX};
 use crate::error::FormatError;
 use crate::member::{MEMBER_BYTES, MEMBERS_MAX, Member};
+use crate::portion::{PORTION_BYTES_MAX, Portion};
 use crate::sealed_block::aligned;
+use crate::volume_state::VolumeState;
 use crate::wire::Reader;
 
 const STRUCTURE: &str = "frame";
@@ -39,12 +41,19 @@ const RECORD_HARD_STATE: u8 = 2;
 const RECORD_GROUP_DROPPED: u8 = 4;
 /// Kind 3 was the same without the replica's own number, in builds before the first release.
 const RECORD_GROUP_CREATED: u8 = 5;
-const RECORDS_KNOWN: &str = "1 entry, 2 hard state, 4 group dropped, 5 group created";
+const RECORD_STAGE_BEGIN: u8 = 15;
+const RECORD_STAGE_BLOCKS: u8 = 16;
+const RECORD_STAGE_DONE: u8 = 17;
+const RECORDS_KNOWN: &str =
+    "1 entry, 2 hard state, 4 group dropped, 5 group created, 15 stage begin, 16 stage blocks, 17 stage done";
 /// Kind, flags and length in front of each record.
 const RECORD_HEAD_BYTES: usize = 4;
 const ENTRY_FIXED_BYTES: usize = 32;
 const HARD_STATE_BYTES: usize = 32;
 const GROUP_CREATED_FIXED_BYTES: usize = 42;
+const STAGE_BEGIN_BYTES: usize = 32;
+const STAGE_BLOCKS_FIXED_BYTES: usize = 12;
+const STAGE_DONE_FIXED_BYTES: usize = 8;
 
 /// One record of a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,6 +102,33 @@ pub enum FrameRecord {
         /// The group.
         group: GroupId,
     },
+    /// A replica begins to receive a state, and forgets what it had received before.
+    StageBegin {
+        /// Its group.
+        group: GroupId,
+        /// The index of the mark whose state it is.
+        mark: LogIndex,
+        /// The mark's term.
+        term: Term,
+        /// Entries up to here are committed, and applied to the map that the replica has.
+        have: LogIndex,
+    },
+    /// A portion of that state.
+    StageBlocks {
+        /// The group.
+        group: GroupId,
+        /// Its payload's first block, counted from the start of the frame's payload; 0 where it has none.
+        payload_offset: u32,
+        /// The portion.
+        portion: Portion,
+    },
+    /// The state is complete, and takes the place of the replica's own; its log goes on behind it.
+    StageDone {
+        /// The group.
+        group: GroupId,
+        /// All of it but the blocks.
+        state: VolumeState,
+    },
 }
 
 impl FrameRecord {
@@ -104,6 +140,9 @@ impl FrameRecord {
                 Self::HardState { .. } => HARD_STATE_BYTES,
                 Self::GroupCreated { members, .. } => GROUP_CREATED_FIXED_BYTES + MEMBER_BYTES * members.len(),
                 Self::GroupDropped { .. } => 8,
+                Self::StageBegin { .. } => STAGE_BEGIN_BYTES,
+                Self::StageBlocks { portion, .. } => STAGE_BLOCKS_FIXED_BYTES + portion.encoded_len(),
+                Self::StageDone { state, .. } => STAGE_DONE_FIXED_BYTES + state.encoded_len(),
             }
     }
 
@@ -117,6 +156,9 @@ impl FrameRecord {
             Self::HardState { .. } => RECORD_HARD_STATE,
             Self::GroupCreated { .. } => RECORD_GROUP_CREATED,
             Self::GroupDropped { .. } => RECORD_GROUP_DROPPED,
+            Self::StageBegin { .. } => RECORD_STAGE_BEGIN,
+            Self::StageBlocks { .. } => RECORD_STAGE_BLOCKS,
+            Self::StageDone { .. } => RECORD_STAGE_DONE,
         };
         buffer.put_u8(kind);
         buffer.put_u8(0); // flags
@@ -165,6 +207,29 @@ impl FrameRecord {
                 }
             }
             Self::GroupDropped { group } => buffer.put_u64_le(group.0),
+            Self::StageBegin {
+                group,
+                mark,
+                term,
+                have,
+            } => {
+                for field in [group.0, mark.0, term.0, have.0] {
+                    buffer.put_u64_le(field);
+                }
+            }
+            Self::StageBlocks {
+                group,
+                payload_offset,
+                portion,
+            } => {
+                buffer.put_u64_le(group.0);
+                buffer.put_u32_le(*payload_offset);
+                portion.encode_into(buffer);
+            }
+            Self::StageDone { group, state } => {
+                buffer.put_u64_le(group.0);
+                state.encode_into(buffer);
+            }
         }
     }
 }
@@ -437,16 +502,7 @@ fn take_record(
             }
             let header = bytes.slice(body.position()..);
             let blocks = BlockCrcs::of_header(body.take("entry header", length)?)?.count();
-            if payload_offset
-                .checked_add(blocks)
-                .is_none_or(|end| end > payload_blocks)
-            {
-                return Err(body.out_of_range(
-                    "payload offset",
-                    u64::from(payload_offset),
-                    "within the frame's payload",
-                ));
-            }
+            check_payload(body, payload_offset, blocks, payload_blocks)?;
             Ok(FrameRecord::Entry {
                 group,
                 term,
@@ -465,9 +521,43 @@ fn take_record(
         RECORD_GROUP_DROPPED => Ok(FrameRecord::GroupDropped {
             group: GroupId(body.u64("group")?),
         }),
+        RECORD_STAGE_BEGIN => Ok(FrameRecord::StageBegin {
+            group: GroupId(body.u64("group")?),
+            mark: LogIndex(body.u64("mark")?),
+            term: Term(body.u64("term of the mark")?),
+            have: LogIndex(body.u64("index at hand")?),
+        }),
+        RECORD_STAGE_BLOCKS => {
+            let group = GroupId(body.u64("group")?);
+            let payload_offset = body.u32("payload offset")?;
+            let portion = Portion::take(body)?;
+            check_payload(body, payload_offset, portion.data_blocks(), payload_blocks)?;
+            Ok(FrameRecord::StageBlocks {
+                group,
+                payload_offset,
+                portion,
+            })
+        }
+        RECORD_STAGE_DONE => Ok(FrameRecord::StageDone {
+            group: GroupId(body.u64("group")?),
+            state: VolumeState::take(body)?,
+        }),
         found => Err(body.unknown("kind", u64::from(found), RECORDS_KNOWN)),
     }
 }
+
+/// Whether a record's payload is within its frame's.
+fn check_payload(body: &Reader<'_>, offset: u32, blocks: u32, payload_blocks: u32) -> Result<(), FormatError> {
+    if offset.checked_add(blocks).is_none_or(|end| end > payload_blocks) {
+        return Err(body.out_of_range("payload offset", u64::from(offset), "within the frame's payload"));
+    }
+    Ok(())
+}
+
+const _: () = assert!(
+    FIXED_BYTES + RECORD_HEAD_BYTES + STAGE_BLOCKS_FIXED_BYTES + PORTION_BYTES_MAX <= BLOCK_SIZE as usize,
+    "a portion with its payload takes no more of a segment than an entry"
+);
 
 fn take_group_created(body: &mut Reader<'_>) -> Result<FrameRecord, FormatError> {
     let group = GroupId(body.u64("group")?);

@@ -8,12 +8,16 @@ use cairn_api::units::Lba;
 
 use crate::member::Member;
 
+mod catch_up;
 mod decode;
 mod encode;
 mod header;
 mod hello;
 mod repair;
 
+pub use catch_up::{
+    CatchUpOffer, CatchUpOutcome, CatchUpReply, CatchUpRequest, REPLY_PORTIONS_BYTES_MAX, REPLY_PORTIONS_MAX,
+};
 pub use decode::decode_body;
 #[cfg(feature = "mutations")]
 pub use decode::decode_body_trusting;
@@ -23,7 +27,7 @@ pub use hello::{HELLO_BYTES, HELLO_REPLY_BYTES, Hello, HelloCode, HelloReply};
 pub use repair::{FoundBlock, RepairRefusal, RepairReply, RepairRequest, RepairSource, WantedBlock};
 
 /// The version of the peer wire that this build speaks; a peer of another version is refused in the greeting.
-pub const WIRE_VERSION: u16 = 3;
+pub const WIRE_VERSION: u16 = 4;
 /// Length of a frame's header in bytes.
 pub const HEADER_BYTES: usize = 64;
 /// The longest body in bytes: what a receiver buffers before it can check a frame.
@@ -258,6 +262,12 @@ pub enum PeerMessage {
     RepairRequest(RepairRequest),
     /// What was found of them.
     RepairReply(RepairReply),
+    /// A leader offers a state to a replica that is behind its log.
+    CatchUpOffer(CatchUpOffer),
+    /// The replica asks for a portion of it.
+    CatchUpRequest(CatchUpRequest),
+    /// A portion of it.
+    CatchUpReply(CatchUpReply),
 }
 
 impl PeerMessage {
@@ -280,7 +290,12 @@ impl PeerMessage {
                 })
                 .sum(),
             Self::RepairReply(reply) => reply.blocks.iter().map(|block| block.data.len()).sum(),
-            Self::Request(_) | Self::Reply(_) | Self::RepairRequest(_) => 0,
+            Self::CatchUpReply(reply) => reply.payload_bytes(),
+            Self::Request(_)
+            | Self::Reply(_)
+            | Self::RepairRequest(_)
+            | Self::CatchUpOffer(_)
+            | Self::CatchUpRequest(_) => 0,
         }
     }
 }

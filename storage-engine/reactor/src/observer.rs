@@ -21,6 +21,8 @@ pub trait Observer: Send + 'static {
     fn on_measured(&mut self, _stage: Stage, _nanos: u64) {}
     /// So many blocks that the disk had lost were noticed or repaired.
     fn on_damage(&mut self, _damage: Damage, _blocks: u64) {}
+    /// So many bytes of data of a state were received, for a replica that is behind the log.
+    fn on_caught_up(&mut self, _bytes: u64) {}
     /// So many blocks were read through for damage; perhaps the last ones of a pass.
     fn on_scrubbed(&mut self, _blocks: u64, _is_over: bool) {}
     /// A frontend's connection is served.

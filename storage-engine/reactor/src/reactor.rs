@@ -203,6 +203,7 @@ impl<'a, M: Machine> Turner<'a, M> {
                 self.observer.on_leader_changed(group, leader, is_local);
             }
             Effect::Damage { damage, blocks, .. } => self.observer.on_damage(damage, blocks),
+            Effect::CaughtUp { bytes } => self.observer.on_caught_up(bytes),
             Effect::Scrubbed { blocks, is_over } => self.observer.on_scrubbed(blocks, is_over),
             Effect::Measured { stage, nanos } => self.observer.on_measured(stage, nanos),
         }

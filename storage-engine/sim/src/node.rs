@@ -69,6 +69,8 @@ pub struct Node {
     pub command_replies: BTreeMap<CommandId, Result<CommandReply, CommandError>>,
     pub applied: Vec<(GroupId, LogIndex, Bytes)>,
     pub leaders: BTreeMap<GroupId, (Option<ReplicaId>, bool)>,
+    /// Data that it was given of states, being behind a leader's log, in all its lives.
+    pub caught_up_bytes: u64,
 }
 
 impl Node {
@@ -93,6 +95,7 @@ impl Node {
             command_replies: BTreeMap::new(),
             applied: Vec::new(),
             leaders: BTreeMap::new(),
+            caught_up_bytes: 0,
         }
     }
 

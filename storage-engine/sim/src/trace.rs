@@ -5,7 +5,7 @@ use std::fmt::{Arguments, Write};
 
 use cairn_api::block::{BlockReply, ReadPiece};
 use cairn_core::event::Effect;
-use cairn_format::peer::{GatewayOp, PeerMessage};
+use cairn_format::peer::{CatchUpOutcome, GatewayOp, PeerMessage};
 
 pub struct Trace {
     digest: u64,
@@ -177,6 +177,25 @@ fn brief_message(message: &PeerMessage) -> String {
             reply.group,
             reply.blocks.len(),
             reply.missing
+        ),
+        PeerMessage::CatchUpOffer(offer) => {
+            format!("offer of the state of group {} at {}", offer.group, offer.state.index)
+        }
+        PeerMessage::CatchUpRequest(request) => format!(
+            "request for the state of group {} at {} from block {} on, having {}",
+            request.group, request.mark, request.at, request.have
+        ),
+        PeerMessage::CatchUpReply(reply) => format!(
+            "state of group {} at {} from block {} on: {}",
+            reply.group,
+            reply.mark,
+            reply.at,
+            match &reply.outcome {
+                CatchUpOutcome::Gone => "gone".to_owned(),
+                CatchUpOutcome::Portions { next, portions } => {
+                    format!("{} portions, next {next:?}", portions.len())
+                }
+            }
         ),
     }
 }

@@ -5,6 +5,7 @@
 //! groups, a leader's messages leave at once, a follower's when its log is durable, and committed entries are applied.
 
 mod apply;
+mod catch_up;
 mod external;
 mod lease;
 mod members;
@@ -35,6 +36,7 @@ use crate::shared::{Origin, Shared};
 use crate::time::Timestamp;
 
 pub(crate) use apply::{Verdict, apply_header};
+pub(crate) use catch_up::{Staging, membership_of};
 pub(crate) use request::STATUS_BLOCKS_MAX;
 pub use snapshot::SNAPSHOTS_MAX;
 pub(crate) use storage::{BASE, GroupLog, Location, LogEntry};
@@ -82,6 +84,16 @@ pub(crate) struct Group {
     strangers: BTreeMap<ReplicaId, DiskId>,
     node: RawNode<GroupLog>,
     map: BlockMap,
+    /// The state that is kept for replicas that are behind the log.
+    mark: Option<catch_up::Mark>,
+    /// The state that this replica receives, being behind the leader's log.
+    receiver: Option<catch_up::Receiver>,
+    serving: catch_up::Serving,
+    leading: catch_up::Leading,
+    /// A state that was received and that raft-rs has taken, until its next ready.
+    restoring: Option<catch_up::Receiver>,
+    /// The ready in which a state was installed that is not durable yet.
+    installing: Option<u64>,
     epoch: Epoch,
     holder: NodeId,
     holder_heard: Timestamp,
@@ -119,6 +131,8 @@ pub(crate) struct Recovered {
     pub(crate) membership: Membership,
     pub(crate) log: GroupLog,
     pub(crate) map: BlockMap,
+    /// A state that was being received: dropped with the run that received it.
+    pub(crate) staging: Option<Staging>,
     pub(crate) epoch: Epoch,
     pub(crate) holder: NodeId,
     pub(crate) applied: u64,
@@ -131,6 +145,7 @@ impl Recovered {
         Self {
             log: GroupLog::new(),
             map: BlockMap::new(spec.size_blocks),
+            staging: None,
             membership: Membership::of(&spec),
             spec,
             replica,
@@ -179,6 +194,12 @@ impl Group {
             strangers: BTreeMap::new(),
             node,
             map: found.map,
+            mark: None,
+            receiver: None,
+            serving: catch_up::Serving::default(),
+            leading: catch_up::Leading::default(),
+            restoring: None,
+            installing: None,
             epoch: found.epoch,
             holder: found.holder,
             holder_heard: shared.now,
@@ -249,6 +270,12 @@ impl Group {
     pub(crate) fn tick(&mut self, shared: &mut Shared) {
         self.ticks = self.ticks.wrapping_add(1);
         self.expire_reads(shared);
+        self.tick_receiver(shared);
+        self.tick_leading(shared);
+        // What raft-rs would look for in its log is not there before the record of a new state is durable.
+        if self.is_installing() {
+            return;
+        }
         if shared.draining && !self.is_leader() {
             return;
         }
@@ -325,7 +352,7 @@ impl Group {
     fn accepts(&self, shared: &Shared, wire: &RaftMessage) -> bool {
         match wire.kind {
             RaftKind::RequestVote | RaftKind::RequestPreVote => self.may_vote(shared),
-            RaftKind::TimeoutNow => !shared.draining,
+            RaftKind::TimeoutNow => !shared.draining && !self.is_installing(),
             RaftKind::Append => {
                 let blocks: usize = wire.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
                 let fits = (blocks as u64).div_ceil(cairn_api::units::BLOCK_BYTES) <= shared.log.free_blocks();
@@ -386,7 +413,10 @@ impl Group {
             let mut ready = self.node.ready();
             let number = ready.number();
             self.note_leader(shared);
-            let (entries, mut ticket) = self.append_entries(shared, ready.take_entries());
+            let restored = ready.snapshot().get_metadata().index;
+            let installed = (restored != 0).then(|| self.install(shared, restored, number));
+            let (entries, ticket) = self.append_entries(shared, ready.take_entries());
+            let mut ticket = ticket.or(installed);
             if let Some(hard_state) = ready.hs() {
                 self.node.mut_store().set_hard_state(hard_state.clone());
             }
@@ -423,6 +453,8 @@ impl Group {
             );
         }
         self.staged.clear();
+        self.truncate_log(shared);
+        self.serve_lagging(shared);
         self.start_fetches(shared);
         self.deliver_external(shared);
     }
@@ -483,6 +515,7 @@ impl Group {
 
     fn persisted(&mut self, shared: &mut Shared, persist: Persist) {
         self.node.on_persist_ready(persist.number);
+        self.installed(persist.number);
         if let Some((first, last)) = persist.entries {
             self.node.mut_store().release_payload(first, last);
             if mutated!(shared.seeded, AcksBeforeMajority) {
@@ -502,6 +535,8 @@ impl Group {
                 self.persisted(shared, persist);
             }
         }
+        self.portions_durable(shared, ticket);
+        self.try_install();
     }
 
     /// An entry's frame was composed.
@@ -516,6 +551,8 @@ impl Group {
         }
         if known.1 && !self.known.1 {
             self.lease.begin(self.term());
+            self.leading.begin(shared.now);
+            self.receiver = None;
             self.holder_heard = shared.now;
             self.measured_to = self.node.store().last();
             self.free_blocks.clear();
@@ -524,6 +561,7 @@ impl Group {
             self.abandon_reads(shared);
             self.abandon_proposals(shared);
             self.outboxes.clear();
+            self.drop_mark();
         }
         self.known = known;
         self.leader_changed = true;
@@ -556,6 +594,9 @@ impl Group {
 
     /// Sends a message of raft-rs: a leader's with its stamp, a follower's with the stamp it answers and its room.
     fn send(&mut self, shared: &mut Shared, mut message: Message) {
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            return self.send_offer(shared, &message);
+        }
         let Some(mut wire) = message::to_wire(self.spec.group, &mut message) else {
             return;
         };
@@ -636,6 +677,9 @@ impl Group {
             space: self.map.space(),
             snapshots: self.map.snapshot_count(),
             damage: repairs.counts(self.spec.group),
+            first: LogIndex(self.node.store().truncated() + 1),
+            mark: self.mark_state().map(|state| state.index),
+            catch_up: self.receiver.as_ref().map(catch_up::Receiver::status),
             matched: if self.is_leader() {
                 others.map(matched).collect()
             } else {

@@ -23,6 +23,7 @@ impl Group {
         match consumer {
             Consumer::Read { read, piece } => self.piece_repaired(shared, read, piece, outcome),
             Consumer::Outbox { to, serial, entry } => self.outbox_repaired(shared, (to, serial, entry), outcome),
+            Consumer::CatchUp { serial, place } => self.catch_up_repaired(shared, (serial, place), outcome),
             Consumer::External { index } => self.external_repaired(shared, index, outcome),
             Consumer::Scrub { .. } => {}
         }
@@ -48,9 +49,6 @@ impl Group {
     }
 
     fn place_in_volume(&self, wanted: &WantedBlock) -> Place {
-        if wanted.at >= self.spec.size_blocks {
-            return Place::Absent;
-        }
         // It may be a snapshot's, and here or there it may have moved from the head to a delta already: a block with these
         // bytes is as good as any other.
         let matching = self.map.slots_at(Lba(wanted.at)).find_map(|slot| match slot {

@@ -30,8 +30,9 @@ use super::Group;
 use crate::event::{CommandError, CommandId, CommandReply};
 use crate::shared::{Origin, Shared};
 
-/// Snapshots of one volume. Each costs a look while what it keeps is read, and some memory.
-pub const SNAPSHOTS_MAX: usize = 4096;
+/// Snapshots of one volume. Each costs a look while what it keeps is read, and some memory; and all of them must fit the
+/// state that is given to a replica which is behind the log, those included that were asked for at the same time.
+pub const SNAPSHOTS_MAX: usize = cairn_format::volume_state::STATE_SNAPSHOTS_MAX - 100;
 
 /// The answer to a request for a snapshot whose number is spent.
 pub(super) const SPENT: BlockError =

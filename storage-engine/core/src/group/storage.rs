@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use cairn_api::ids::{LogIndex, ReplicaId, Term};
 use cairn_format::member::Member;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
+use super::catch_up::snapshot;
 use super::members::raft_entry;
 use crate::membership::Membership;
 
@@ -58,10 +60,16 @@ pub(crate) struct GroupLog {
     hard_state: HardState,
     /// The members at the applied index when the replica started: what raft-rs starts from.
     conf_state: ConfState,
+    /// Entries up to here are not held any more: the log begins behind it.
+    truncated: u64,
+    /// The state that is offered to those who need what is not held: index and term of the mark, and the members there.
+    mark: Option<(LogIndex, Term, ConfState)>,
+    /// Filled by `snapshot`, which raft-rs calls on a shared reference: who needs a state.
+    snapshots_wanted: std::cell::RefCell<Vec<ReplicaId>>,
     /// Index of `window[0]`.
     window_first: u64,
     window: VecDeque<LogEntry>,
-    /// Starts of runs of equal term, from the base on.
+    /// Starts of runs of equal term, from `truncated` on.
     terms: Vec<(u64, u64)>,
     /// First index of each frame that holds entries of the group, and the frame's offset.
     frames: Vec<(u64, u64)>,
@@ -78,6 +86,9 @@ impl GroupLog {
         Self {
             hard_state,
             conf_state: ConfState::default(),
+            truncated: BASE,
+            mark: None,
+            snapshots_wanted: std::cell::RefCell::default(),
             window_first: BASE + 1,
             window: VecDeque::new(),
             terms: vec![(BASE, BASE)],
@@ -89,9 +100,51 @@ impl GroupLog {
 
     /// The members as of what is applied.
     pub(crate) fn set_members(&mut self, members: &Membership) {
-        let numbers = |members: &[Member]| members.iter().map(|member| member.replica.get()).collect();
-        self.conf_state.set_voters(numbers(&members.voters));
-        self.conf_state.set_learners(numbers(&members.learners));
+        self.conf_state = conf_state(members);
+    }
+
+    /// Entries up to here are not held any more.
+    pub(crate) const fn truncated(&self) -> u64 {
+        self.truncated
+    }
+
+    /// Forgets entries up to `upto`, which are applied. The terms and places of the others stay known.
+    pub(crate) fn truncate_front(&mut self, upto: u64) {
+        let Some(term) = self.term_at(upto).filter(|_| upto > self.truncated) else {
+            return;
+        };
+        self.terms.retain(|(start, _)| *start > upto);
+        self.terms.insert(0, (upto, term));
+        let first_kept = self
+            .frames
+            .partition_point(|(first, _)| *first <= upto + 1)
+            .saturating_sub(1);
+        self.frames.drain(..first_kept);
+        while self.window_first <= upto && self.window.pop_front().is_some() {
+            self.window_first += 1;
+        }
+        self.fetched = self.fetched.split_off(&(upto + 1));
+        self.truncated = upto;
+    }
+
+    /// The log begins anew behind this entry: all that it held is gone.
+    pub(crate) fn restore(&mut self, index: u64, term: u64) {
+        self.truncated = index;
+        (self.window_first, self.window) = (index + 1, VecDeque::new());
+        self.terms = vec![(index, term)];
+        self.frames.clear();
+        self.fetched.clear();
+        self.wanted.get_mut().clear();
+    }
+
+    /// What is offered to those who need entries that are not held.
+    pub(crate) fn set_mark(&mut self, mark: Option<(LogIndex, Term, ConfState)>) {
+        self.mark = mark;
+    }
+
+    /// Who has needed a state since this was last asked.
+    pub(crate) fn take_snapshots_wanted(&mut self) -> Vec<ReplicaId> {
+        std::mem::take(self.snapshots_wanted.get_mut())
     }
 
     pub(crate) fn last(&self) -> u64 {
@@ -233,12 +286,21 @@ impl GroupLog {
     }
 
     pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
-        if index < BASE || index > self.last() {
+        if index < self.truncated || index > self.last() {
             return None;
         }
         let run = self.terms.partition_point(|(start, _)| *start <= index);
         self.terms.get(run.checked_sub(1)?).map(|(_, term)| *term)
     }
+}
+
+/// raft-rs's form of a group's members.
+pub(super) fn conf_state(members: &Membership) -> ConfState {
+    let numbers = |members: &[Member]| members.iter().map(|member| member.replica.get()).collect();
+    let mut conf_state = ConfState::default();
+    conf_state.set_voters(numbers(&members.voters));
+    conf_state.set_learners(numbers(&members.learners));
+    conf_state
 }
 
 /// Drops the pairs that start at `index` or after.
@@ -271,7 +333,7 @@ impl Storage for GroupLog {
             "entries up to {high} of a log that ends at {}",
             self.last()
         );
-        if low <= BASE {
+        if low <= self.truncated {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         let size_max = max_size.into().unwrap_or(u64::MAX);
@@ -302,7 +364,7 @@ impl Storage for GroupLog {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        self.term_at(index).ok_or(raft::Error::Store(if index < BASE {
+        self.term_at(index).ok_or(raft::Error::Store(if index < self.truncated {
             StorageError::Compacted
         } else {
             StorageError::Unavailable
@@ -310,16 +372,22 @@ impl Storage for GroupLog {
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(BASE + 1)
+        Ok(self.truncated + 1)
     }
 
     fn last_index(&self) -> raft::Result<u64> {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // Logs are never compacted, so that no follower needs one.
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        self.snapshots_wanted.borrow_mut().push(ReplicaId(to));
+        match &self.mark {
+            // raft-rs refuses one that does not name its receiver.
+            Some((index, term, members)) if members.voters.contains(&to) || members.learners.contains(&to) => {
+                Ok(snapshot((*index, *term), members))
+            }
+            _ => Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable)),
+        }
     }
 }
 

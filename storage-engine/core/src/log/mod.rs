@@ -18,7 +18,9 @@ mod writer;
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
 use cairn_format::frame::genesis_chain;
+use cairn_format::portion::Portion;
 use cairn_format::superblock::Geometry;
+use cairn_format::volume_state::VolumeState;
 
 use crate::event::{GroupSpec, IoId};
 
@@ -70,6 +72,33 @@ pub enum Record {
     },
     /// The disk holds no replica of this group from here on.
     GroupDropped(GroupId),
+    /// A replica begins to receive a state (see [`cairn_format::frame::FrameRecord::StageBegin`]).
+    StageBegin {
+        /// Its group.
+        group: GroupId,
+        /// The index of the mark whose state it is.
+        mark: LogIndex,
+        /// The mark's term.
+        term: Term,
+        /// Entries up to here are committed, and applied to the map that the replica has.
+        have: LogIndex,
+    },
+    /// A portion of that state.
+    StageBlocks {
+        /// The group.
+        group: GroupId,
+        /// The portion.
+        portion: Portion,
+        /// Its data: whole blocks, as many as it says.
+        payload: Bytes,
+    },
+    /// The state is complete, and takes the place of the replica's own.
+    StageDone {
+        /// The group.
+        group: GroupId,
+        /// All of it but the blocks.
+        state: VolumeState,
+    },
 }
 
 /// Where an entry was put.
@@ -87,6 +116,17 @@ pub struct Placed {
     pub frame_offset: u64,
 }
 
+/// Where a portion of a state was put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PlacedPortion {
+    /// Its group.
+    pub group: GroupId,
+    /// The record's name.
+    pub ticket: Ticket,
+    /// The disk's block that its payload starts at; 0 if it has none.
+    pub payload_block: u64,
+}
+
 /// A frame to be written: durably, and as one piece.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogWrite {
@@ -98,6 +138,8 @@ pub struct LogWrite {
     pub buffers: Vec<Bytes>,
     /// Where the entries it holds were put, in order of pushing.
     pub placed: Vec<Placed>,
+    /// Where the portions of states that it holds were put, in order of pushing.
+    pub portions: Vec<PlacedPortion>,
     /// The first and the last record it holds; `None` for a frame that only vouches for those before it.
     pub tickets: Option<(Ticket, Ticket)>,
 }

@@ -108,8 +108,13 @@ impl PayloadPlace {
     /// The block of an entry's payload; 0 if it has none.
     pub(super) fn block(self, header: &[u8], payload_offset: u32) -> u64 {
         // The frame was decoded, so its entries' headers are sound.
-        let has_payload = cairn_format::entry::BlockCrcs::of_header(header).is_ok_and(|crcs| crcs.count() > 0);
-        if has_payload {
+        let blocks = cairn_format::entry::BlockCrcs::of_header(header).map_or(0, |crcs| crcs.count());
+        self.block_of(blocks, payload_offset)
+    }
+
+    /// The first of so many blocks; 0 if there are none.
+    pub(super) fn block_of(self, blocks: u32, payload_offset: u32) -> u64 {
+        if blocks > 0 {
             self.first_block + u64::from(payload_offset)
         } else {
             0

@@ -13,7 +13,9 @@ use cairn_format::frame::{
 use cairn_format::segment::{HeadKind, SegmentHeader};
 use cairn_format::superblock::Geometry;
 
-use super::{FRAME_PIECES_MAX, FreeSegments, LogSettings, LogTail, LogWrite, OpenSegment, Placed, Record, Ticket};
+use super::{
+    FRAME_PIECES_MAX, FreeSegments, LogSettings, LogTail, LogWrite, OpenSegment, Placed, PlacedPortion, Record, Ticket,
+};
 use crate::event::IoId;
 use crate::mutation::{Seeded, mutated};
 
@@ -291,7 +293,7 @@ impl LogWriter {
             .zip(batch.last())
             .map(|(first, last)| (first.ticket, last.ticket));
         let mut buffers: Vec<Bytes> = begun.into_iter().collect();
-        let placed = self.encode_frame(batch, &mut buffers);
+        let (placed, portions) = self.encode_frame(batch, &mut buffers);
         let io = io_ids();
         let sequence = self.next_sequence;
         if tickets.is_some() {
@@ -317,6 +319,7 @@ impl LogWriter {
             offset,
             buffers,
             placed,
+            portions,
             tickets,
         })
     }
@@ -378,38 +381,52 @@ impl LogWriter {
     }
 
     /// Encodes the batch at the cursor of the open segment and moves the cursor behind it.
-    fn encode_frame(&mut self, batch: Vec<Queued>, buffers: &mut Vec<Bytes>) -> Vec<Placed> {
-        let Some(open) = &mut self.open else { return Vec::new() };
+    fn encode_frame(&mut self, batch: Vec<Queued>, buffers: &mut Vec<Bytes>) -> (Vec<Placed>, Vec<PlacedPortion>) {
+        let Some(open) = &mut self.open else {
+            return (Vec::new(), Vec::new());
+        };
         let header_blocks = header_blocks_for(batch.iter().map(|queued| queued.record.encoded_len()).sum());
         let payload_start = open.cursor / BLOCK_BYTES + u64::from(header_blocks);
         let mut records = Vec::with_capacity(batch.len());
         let mut placed = Vec::with_capacity(batch.len());
+        let mut portions = Vec::new();
         let mut payloads = Vec::with_capacity(batch.len());
         let mut payload_blocks = 0;
         for mut queued in batch {
             let blocks = queued.payload_blocks();
-            if let FrameRecord::Entry {
-                group,
-                term,
-                index,
-                payload_offset,
-                ..
-            } = &mut queued.record
-            {
-                *payload_offset = if blocks == 0 { 0 } else { payload_blocks };
-                let payload_block = if blocks == 0 {
-                    0
-                } else {
-                    payload_start + u64::from(payload_blocks)
-                };
-                let (group, term, index) = (*group, *term, *index);
-                placed.push(Placed {
+            let (offset, payload_block) = if blocks == 0 {
+                (0, 0)
+            } else {
+                (payload_blocks, payload_start + u64::from(payload_blocks))
+            };
+            match &mut queued.record {
+                FrameRecord::Entry {
                     group,
                     term,
                     index,
-                    payload_block,
-                    frame_offset: open.cursor,
-                });
+                    payload_offset,
+                    ..
+                } => {
+                    *payload_offset = offset;
+                    placed.push(Placed {
+                        group: *group,
+                        term: *term,
+                        index: *index,
+                        payload_block,
+                        frame_offset: open.cursor,
+                    });
+                }
+                FrameRecord::StageBlocks {
+                    group, payload_offset, ..
+                } => {
+                    *payload_offset = offset;
+                    portions.push(PlacedPortion {
+                        group: *group,
+                        ticket: queued.ticket,
+                        payload_block,
+                    });
+                }
+                _ => {}
             }
             if blocks > 0 {
                 payloads.push(queued.payload);
@@ -436,7 +453,7 @@ impl LogWriter {
         );
         buffers.push(header);
         buffers.append(&mut payloads);
-        placed
+        (placed, portions)
     }
 }
 
@@ -502,5 +519,40 @@ fn to_frame_record(record: Record) -> (FrameRecord, Bytes) {
             Bytes::new(),
         ),
         Record::GroupDropped(group) => (FrameRecord::GroupDropped { group }, Bytes::new()),
+        Record::StageBegin {
+            group,
+            mark,
+            term,
+            have,
+        } => (
+            FrameRecord::StageBegin {
+                group,
+                mark,
+                term,
+                have,
+            },
+            Bytes::new(),
+        ),
+        Record::StageBlocks {
+            group,
+            portion,
+            payload,
+        } => {
+            assert_eq!(
+                u64::from(portion.data_blocks()) * BLOCK_BYTES,
+                payload.len() as u64,
+                "the payload is what the portion says"
+            );
+            let payload_offset = 0;
+            (
+                FrameRecord::StageBlocks {
+                    group,
+                    payload_offset,
+                    portion,
+                },
+                payload,
+            )
+        }
+        Record::StageDone { group, state } => (FrameRecord::StageDone { group, state }, Bytes::new()),
     }
 }

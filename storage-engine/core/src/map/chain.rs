@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_api::ids::SnapshotId;
 
+/// The id of a mark ([`super::state`]). There is one at a time, and no user can make it.
+pub(super) const MARK: SnapshotId = SnapshotId(u64::MAX);
+
 /// What stands for the time after the last snapshot where a snapshot's index is meant.
 pub(super) const NOW: u64 = u64::MAX;
 
@@ -37,12 +40,17 @@ impl Chain {
         self.links.insert(at, link);
         self.living.insert(at);
         self.by_id.insert(id, at);
-        self.id_last = self.id_last.max(id);
+        self.spend(id);
+    }
+
+    /// Whether the snapshot of this index is not deleted; `None` if there is none.
+    pub(super) fn is_living(&self, at: u64) -> Option<bool> {
+        self.links.get(&at).map(|link| !link.is_deleted)
     }
 
     /// Hides a snapshot; gives its index.
     pub(super) fn delete(&mut self, id: SnapshotId) -> Option<u64> {
-        self.id_last = self.id_last.max(id);
+        self.spend(id);
         let at = self.by_id.remove(&id)?;
         self.living.remove(&at);
         if let Some(link) = self.links.get_mut(&at) {
@@ -61,12 +69,24 @@ impl Chain {
         Some((at, *self.links.get(&at)?))
     }
 
+    /// No snapshot of this id, or a lower one, is made any more. A mark's is made again and again.
+    pub(super) fn spend(&mut self, id: SnapshotId) {
+        if id != MARK {
+            self.id_last = self.id_last.max(id);
+        }
+    }
+
     pub(super) const fn id_last(&self) -> SnapshotId {
         self.id_last
     }
 
     pub(super) fn newest(&self) -> Option<u64> {
         self.living.last().copied()
+    }
+
+    /// This one if it is not deleted, or else the next older one that is not.
+    pub(super) fn living_from(&self, at: u64) -> Option<u64> {
+        self.living.range(..=at).next_back().copied()
     }
 
     /// The next older one that is not deleted.

@@ -45,6 +45,7 @@ mod relocate;
 mod runs;
 mod snapshots;
 mod space;
+mod state;
 mod view;
 mod volume;
 
@@ -60,6 +61,7 @@ pub use self::layer::Owner;
 pub use self::leaf::{Content, LEAF_SLOTS, Leaf, Piece};
 pub use self::snapshots::MERGE_SLOTS_MAX;
 pub use self::space::{HeadSpace, SnapshotSpace};
+pub(crate) use self::state::{Found, Marked, StagedMap};
 pub use self::view::View;
 pub use self::volume::BlockMap;
 

@@ -3,7 +3,7 @@
 use cairn_api::ids::{LogIndex, SnapshotId};
 
 use super::BlockMap;
-use super::chain::NOW;
+use super::chain::{MARK, NOW};
 use super::leaf::LEAF_SLOTS;
 use super::volume::retire_leaf;
 use crate::mutation::mutated;
@@ -20,7 +20,7 @@ impl BlockMap {
         if let Some((at, _)) = self.chain.find(id) {
             return Some(LogIndex(at));
         }
-        if self.is_spent(id) {
+        if self.is_spent(id) && id != MARK {
             return None;
         }
         self.chain.add(at.get(), id, self.size_blocks());

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use cairn_api::ids::{LogIndex, SnapshotId};
 
 use super::BlockMap;
-use super::chain::NOW;
+use super::chain::{MARK, NOW};
 
 /// Slots with data by the interval of their birth.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -117,9 +117,10 @@ impl BlockMap {
         }
     }
 
-    /// Every snapshot that is not deleted, oldest first.
+    /// Every snapshot of a user that is not deleted, oldest first.
     pub fn snapshots(&self) -> impl Iterator<Item = SnapshotSpace> {
-        self.chain.living().map(|(at, link)| {
+        let users = self.chain.living().filter(|(_, link)| link.id != MARK);
+        users.map(|(at, link)| {
             let counts = self.deltas.layers.get(&at).map(|layer| &layer.counts);
             let older = self.chain.older(at).unwrap_or(0);
             SnapshotSpace {
@@ -132,9 +133,9 @@ impl BlockMap {
         })
     }
 
-    /// How many snapshots there are that are not deleted.
+    /// How many snapshots of users there are that are not deleted.
     pub fn snapshot_count(&self) -> usize {
-        self.chain.living_count()
+        self.chain.living_count() - usize::from(self.chain.find(MARK).is_some())
     }
 
     /// The last interval of the head ends at `at` from here on.

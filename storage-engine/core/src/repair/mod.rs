@@ -66,6 +66,8 @@ pub(crate) enum Consumer {
     Read { read: u64, piece: usize },
     /// The payload of an old entry, for a follower.
     Outbox { to: ReplicaId, serial: u64, entry: usize },
+    /// Data for a replica that is given the state at a mark.
+    CatchUp { serial: u64, place: usize },
     /// The payload of a command, for the external state machine.
     External { index: u64 },
     /// The scrubbing of the disk, by the number of its read.

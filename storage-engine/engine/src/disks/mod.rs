@@ -119,6 +119,8 @@ pub trait DiskObserver: Send + Sync {
     fn on_measured(&self, stage: Stage, nanos: u64);
     /// Blocks that the disk had lost were noticed or repaired.
     fn on_damage(&self, damage: Damage, blocks: u64);
+    /// So many bytes of data of a state were received, for a replica that is behind the log.
+    fn on_caught_up(&self, bytes: u64);
     /// Blocks were read through for damage; perhaps the last ones of a pass.
     fn on_scrubbed(&self, blocks: u64, is_over: bool);
 }

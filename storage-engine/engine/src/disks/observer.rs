@@ -95,6 +95,10 @@ impl DiskObserver for DiskReporter {
         self.metrics.damaged(damage, blocks);
     }
 
+    fn on_caught_up(&self, bytes: u64) {
+        self.metrics.caught_up(bytes);
+    }
+
     fn on_scrubbed(&self, blocks: u64, is_over: bool) {
         self.metrics.scrubbed(blocks, is_over);
     }

@@ -193,6 +193,10 @@ impl Observer for Adapter {
         self.observer.on_damage(damage, blocks);
     }
 
+    fn on_caught_up(&mut self, bytes: u64) {
+        self.observer.on_caught_up(bytes);
+    }
+
     fn on_scrubbed(&mut self, blocks: u64, is_over: bool) {
         self.observer.on_scrubbed(blocks, is_over);
     }

@@ -168,6 +168,11 @@ fn damage(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
             &metrics.blocks_unrepairable,
         ),
         (
+            "cairn_catch_up_bytes",
+            "Data received for replicas that were too far behind the log to catch up from it, in bytes",
+            &metrics.catch_up_bytes,
+        ),
+        (
             "cairn_blocks_scrubbed",
             "Blocks that were read through for damage",
             &metrics.blocks_scrubbed,

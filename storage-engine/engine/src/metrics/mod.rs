@@ -28,6 +28,7 @@ pub struct Metrics {
     blocks_repaired: AtomicU64,
     blocks_unrepairable: AtomicU64,
     blocks_scrubbed: AtomicU64,
+    catch_up_bytes: AtomicU64,
     scrubs: AtomicU64,
     led: Mutex<BTreeSet<(DiskId, GroupId)>>,
     /// NBD connections that are negotiating.
@@ -75,6 +76,11 @@ impl Metrics {
             Damage::Unrepairable => &self.blocks_unrepairable,
         };
         counter.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    /// Data of a state was received, for a replica that is behind the log.
+    pub fn caught_up(&self, bytes: u64) {
+        self.catch_up_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Blocks were read through for damage; perhaps the last ones of a pass.

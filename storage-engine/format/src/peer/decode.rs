@@ -7,8 +7,8 @@ use cairn_api::ids::{Epoch, GroupId, LogIndex, ReplicaId, SnapshotId, Term};
 use cairn_api::units::{BLOCK_SIZE, Lba};
 
 use super::encode::{
-    ENTRY_FIXED_BYTES, KINDS, MESSAGE_RAFT, MESSAGE_REPAIR_REPLY, MESSAGE_REPAIR_REQUEST, MESSAGE_REPLY,
-    MESSAGE_REQUEST,
+    ENTRY_FIXED_BYTES, KINDS, MESSAGE_CATCH_UP_OFFER, MESSAGE_CATCH_UP_REPLY, MESSAGE_CATCH_UP_REQUEST, MESSAGE_RAFT,
+    MESSAGE_REPAIR_REPLY, MESSAGE_REPAIR_REQUEST, MESSAGE_REPLY, MESSAGE_REQUEST,
 };
 use super::header::FrameHeader;
 use super::{
@@ -122,10 +122,14 @@ impl Decoder<'_> {
             MESSAGE_REPLY => self.reply().map(PeerMessage::Reply),
             MESSAGE_REPAIR_REQUEST => self.repair_request().map(PeerMessage::RepairRequest),
             MESSAGE_REPAIR_REPLY => self.repair_reply().map(PeerMessage::RepairReply),
+            MESSAGE_CATCH_UP_OFFER => self.catch_up_offer().map(PeerMessage::CatchUpOffer),
+            MESSAGE_CATCH_UP_REQUEST => self.catch_up_request().map(PeerMessage::CatchUpRequest),
+            MESSAGE_CATCH_UP_REPLY => self.catch_up_reply().map(PeerMessage::CatchUpReply),
             found => Err(self.reader.unknown(
                 "message kind",
                 u64::from(found),
-                "1 Raft, 2 gateway request, 3 gateway reply, 4 repair request, 5 repair reply",
+                "1 Raft, 2 gateway request, 3 gateway reply, 4 repair request, 5 repair reply, 15 catch-up offer, \
+                 16 catch-up request, 17 catch-up reply",
             )),
         }
     }

@@ -6,8 +6,9 @@ use cairn_api::units::BLOCK_SIZE;
 
 use super::header::FrameHeader;
 use super::{
-    AttachMode, BODY_BYTES_MAX, BlockPiece, CONTEXT_BYTES_MAX, GatewayOp, GatewayReply, GatewayRequest, GatewayResult,
-    HEADER_BYTES, PAYLOAD_BYTES_MAX, PeerEntry, PeerMessage, RaftKind, RaftMessage, STATUS_EXTENTS_MAX, TEXT_BYTES_MAX,
+    AttachMode, BODY_BYTES_MAX, BlockPiece, CONTEXT_BYTES_MAX, CatchUpRequest, GatewayOp, GatewayReply, GatewayRequest,
+    GatewayResult, HEADER_BYTES, PAYLOAD_BYTES_MAX, PeerEntry, PeerMessage, RaftKind, RaftMessage, STATUS_EXTENTS_MAX,
+    TEXT_BYTES_MAX,
 };
 use crate::checksum::crc32c;
 use crate::entry::{BlockCrcs, ENTRY_BLOCKS_MAX, HEADER_BYTES_MAX};
@@ -18,6 +19,9 @@ pub(super) const MESSAGE_REQUEST: u8 = 2;
 pub(super) const MESSAGE_REPLY: u8 = 3;
 pub(super) const MESSAGE_REPAIR_REQUEST: u8 = 4;
 pub(super) const MESSAGE_REPAIR_REPLY: u8 = 5;
+pub(super) const MESSAGE_CATCH_UP_OFFER: u8 = 15;
+pub(super) const MESSAGE_CATCH_UP_REQUEST: u8 = 16;
+pub(super) const MESSAGE_CATCH_UP_REPLY: u8 = 17;
 /// A Raft message's fields in front of its context and entries, the message's kind byte included.
 pub(super) const RAFT_FIXED_BYTES: usize = 94;
 /// An entry's fields in front of its header.
@@ -64,6 +68,9 @@ pub fn body_bytes_estimate(message: &PeerMessage) -> usize {
         PeerMessage::Request(_) => GATEWAY_FIXED_BYTES + 33,
         PeerMessage::RepairRequest(request) => request.body_bytes(),
         PeerMessage::RepairReply(reply) => reply.body_bytes(),
+        PeerMessage::CatchUpOffer(offer) => offer.body_bytes(),
+        PeerMessage::CatchUpRequest(_) => CatchUpRequest::BODY_BYTES,
+        PeerMessage::CatchUpReply(reply) => reply.body_bytes(),
         PeerMessage::Reply(GatewayReply { result, .. }) => {
             GATEWAY_FIXED_BYTES
                 + match result {
@@ -97,6 +104,9 @@ pub fn encode(messages: &[PeerMessage]) -> EncodedFrame {
             PeerMessage::Reply(reply) => encoder.reply(reply),
             PeerMessage::RepairRequest(request) => encoder.repair_request(request),
             PeerMessage::RepairReply(reply) => encoder.repair_reply(reply),
+            PeerMessage::CatchUpOffer(offer) => encoder.catch_up_offer(offer),
+            PeerMessage::CatchUpRequest(request) => encoder.catch_up_request(request),
+            PeerMessage::CatchUpReply(reply) => encoder.catch_up_reply(reply),
         }
     }
     let Encoder { mut body, payload } = encoder;

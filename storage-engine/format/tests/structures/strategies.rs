@@ -9,12 +9,14 @@ use cairn_format::entry::EntryHeader;
 use cairn_format::frame::{FrameInfo, FrameRecord};
 use cairn_format::member::{Member, MemberChange};
 use cairn_format::peer::{
-    AttachMode, BlockPiece, FoundBlock, GatewayOp, GatewayReply, GatewayRequest, GatewayResult, Hello, HelloCode,
-    PeerEntry, PeerMessage, RaftKind, RaftMessage, RepairRefusal, RepairReply, RepairRequest, RepairSource,
-    WantedBlock,
+    AttachMode, BlockPiece, CatchUpOffer, CatchUpOutcome, CatchUpReply, CatchUpRequest, FoundBlock, GatewayOp,
+    GatewayReply, GatewayRequest, GatewayResult, Hello, HelloCode, PeerEntry, PeerMessage, RaftKind, RaftMessage,
+    RepairRefusal, RepairReply, RepairRequest, RepairSource, WantedBlock,
 };
+use cairn_format::portion::{Portion, Row, RowContent};
 use cairn_format::segment::{HeadKind, SegmentHeader};
 use cairn_format::superblock::{Geometry, SEGMENT_SIZE_MIN, SEGMENTS_START_DEFAULT, Superblock};
+use cairn_format::volume_state::{StateSnapshot, VolumeState};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -147,6 +149,126 @@ pub(crate) fn frame_record(payload_blocks: u32) -> impl Strategy<Value = FrameRe
             }
         ),
         any::<u64>().prop_map(|group| FrameRecord::GroupDropped { group: GroupId(group) }),
+        any::<(u64, u64, u64, u64)>().prop_map(|(group, mark, term, have)| FrameRecord::StageBegin {
+            group: GroupId(group),
+            mark: LogIndex(mark),
+            term: Term(term),
+            have: LogIndex(have),
+        }),
+        (any::<u64>(), any::<u32>(), portion(payload_blocks.min(4))).prop_map(move |(group, place, (portion, _))| {
+            FrameRecord::StageBlocks {
+                group: GroupId(group),
+                payload_offset: place % (payload_blocks - portion.data_blocks() + 1),
+                portion,
+            }
+        }),
+        (any::<u64>(), volume_state()).prop_map(|(group, state)| FrameRecord::StageDone {
+            group: GroupId(group),
+            state
+        }),
+    ]
+}
+
+/// A portion with so many blocks of data at most, and those.
+fn portion(blocks_max: u32) -> impl Strategy<Value = (Portion, Bytes)> {
+    let row = (0_u64..1 << 40, 1_u32..=512, any::<u64>(), 0_u8..4, any::<u8>());
+    (any::<u64>(), vec(row, 1..8)).prop_map(move |(owner, rows)| {
+        let (mut lba, mut left, mut data) = (0, blocks_max, Vec::new());
+        let row = |(gap, slots, birth, kind, seed): (u64, u32, u64, u8, u8)| {
+            let start = lba + gap;
+            let (slots, content) = match kind {
+                0 if left > 0 => {
+                    let slots = slots.min(left);
+                    left -= slots;
+                    let payload = payload(slots, seed);
+                    data.extend_from_slice(&payload);
+                    (slots, RowContent::Data(block_crcs(&payload)))
+                }
+                0 | 1 => (slots, RowContent::Kept),
+                2 => (slots, RowContent::Zero),
+                _ => (slots, RowContent::Trimmed),
+            };
+            lba = start + u64::from(slots);
+            Row {
+                lba: Lba(start),
+                slots,
+                birth: LogIndex(birth),
+                content,
+            }
+        };
+        let rows = rows.into_iter().map(row).collect();
+        let owner = LogIndex(owner);
+        (Portion { owner, rows }, data.into())
+    })
+}
+
+fn volume_state() -> impl Strategy<Value = VolumeState> {
+    let numbers = (any::<[u64; 6]>(), 1_u64..=1 << 51, node());
+    let snapshots = proptest::collection::btree_map(0_u64..=1 << 48, any::<(u64, u64)>(), 0..20);
+    let snapshot = |(at, (id, size_blocks))| StateSnapshot {
+        id: SnapshotId(id),
+        at: LogIndex(at),
+        size_blocks,
+    };
+    (numbers, vec(member(), 1..=16), vec(member(), 0..=16), snapshots).prop_map(
+        move |(
+            ([base_blocks, spent, term, epoch, revision, last], size_blocks, holder),
+            voters,
+            learners,
+            snapshots,
+        )| {
+            VolumeState {
+                index: LogIndex(1 << 48),
+                base_blocks,
+                snapshot_last: SnapshotId(spent),
+                snapshots: snapshots.into_iter().map(snapshot).collect(),
+                term: Term(term),
+                epoch: Epoch(epoch),
+                holder,
+                size_blocks,
+                revision: LogIndex(revision),
+                replica_last: ReplicaId(last),
+                voters,
+                learners,
+            }
+        },
+    )
+}
+
+fn catch_up() -> impl Strategy<Value = PeerMessage> {
+    let portions = (proptest::option::of(1_u64..1 << 50), vec(portion(3), 0..4));
+    prop_oneof![
+        (any::<[u64; 5]>(), volume_state()).prop_map(|([group, from, to, term, blocks], state)| {
+            PeerMessage::CatchUpOffer(CatchUpOffer {
+                group: GroupId(group),
+                from: ReplicaId(from),
+                to: ReplicaId(to),
+                term: Term(term),
+                blocks,
+                state,
+            })
+        }),
+        (any::<[u64; 4]>(), 0_u64..1 << 51).prop_map(|([group, mark, term, have], at)| {
+            PeerMessage::CatchUpRequest(CatchUpRequest {
+                group: GroupId(group),
+                mark: LogIndex(mark),
+                mark_term: Term(term),
+                have: LogIndex(have),
+                at: Lba(at),
+            })
+        }),
+        (any::<[u64; 3]>(), 0_u64..1 << 50, proptest::option::of(portions)).prop_map(
+            |([group, mark, have], at, portions)| PeerMessage::CatchUpReply(CatchUpReply {
+                group: GroupId(group),
+                mark: LogIndex(mark),
+                have: LogIndex(have),
+                at: Lba(at),
+                outcome: portions.map_or(CatchUpOutcome::Gone, |(further, portions)| CatchUpOutcome::Portions {
+                    next: further.map(|further| Lba(at + further)),
+                    portions,
+                }),
+            })
+        ),
     ]
 }
 
@@ -403,6 +525,7 @@ pub(crate) fn peer_message() -> impl Strategy<Value = PeerMessage> {
         raft_message(),
         repair_request(),
         repair_reply(),
+        catch_up(),
         (any::<(u64, u64, u64)>(), gateway_op()).prop_map(|((group, request, revision), op)| {
             PeerMessage::Request(GatewayRequest {
                 group: GroupId(group),

@@ -436,6 +436,7 @@ impl Cluster {
                 self.nodes[number].disk.was_harmed,
                 "[disk] node {number} finds damage on a disk that nothing was done to"
             ),
+            Effect::CaughtUp { bytes } => self.nodes[number].caught_up_bytes += bytes,
             Effect::Damage { .. } | Effect::Scrubbed { .. } | Effect::Measured { .. } => {}
         }
     }

@@ -65,7 +65,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
 use cairn_format::error::FormatError;
+use cairn_format::portion::Portion;
 use cairn_format::superblock::Geometry;
+use cairn_format::volume_state::VolumeState;
 
 use self::evidence::Evidence;
 use self::headers::Headers;
@@ -126,6 +128,33 @@ pub enum RecoveredRecord {
     },
     /// The disk holds no replica of this group from here on.
     GroupDropped(GroupId),
+    /// A replica began to receive a state.
+    StageBegin {
+        /// Its group.
+        group: GroupId,
+        /// The index of the mark whose state it is.
+        mark: LogIndex,
+        /// The mark's term.
+        term: Term,
+        /// Entries up to here were committed, and applied to the map that the replica had.
+        have: LogIndex,
+    },
+    /// A portion of that state.
+    StageBlocks {
+        /// The group.
+        group: GroupId,
+        /// The portion.
+        portion: Portion,
+        /// The disk's block that its data starts at; 0 if it has none.
+        payload_block: u64,
+    },
+    /// The state was complete.
+    StageDone {
+        /// The group.
+        group: GroupId,
+        /// All of it but the blocks.
+        state: VolumeState,
+    },
 }
 
 /// Takes the records in the order in which they were pushed.

@@ -41,10 +41,16 @@ impl Unvouched {
     pub(super) fn payload(&self) -> VecDeque<(u64, u32)> {
         let mut blocks = VecDeque::new();
         for record in &self.records {
-            if let RecoveredRecord::Entry { placed, header } = record
-                && let Ok(crcs) = BlockCrcs::of_header(header)
-            {
-                blocks.extend((placed.payload_block..).zip(crcs.iter()));
+            match record {
+                RecoveredRecord::Entry { placed, header } => {
+                    if let Ok(crcs) = BlockCrcs::of_header(header) {
+                        blocks.extend((placed.payload_block..).zip(crcs.iter()));
+                    }
+                }
+                RecoveredRecord::StageBlocks {
+                    portion, payload_block, ..
+                } => blocks.extend((*payload_block..).zip(portion.crcs())),
+                _ => {}
             }
         }
         blocks
@@ -244,5 +250,26 @@ fn recovered_record(record: FrameRecord, place: PayloadPlace, frame_offset: u64)
             term,
         },
         FrameRecord::GroupDropped { group } => RecoveredRecord::GroupDropped(group),
+        FrameRecord::StageBegin {
+            group,
+            mark,
+            term,
+            have,
+        } => RecoveredRecord::StageBegin {
+            group,
+            mark,
+            term,
+            have,
+        },
+        FrameRecord::StageBlocks {
+            group,
+            payload_offset,
+            portion,
+        } => RecoveredRecord::StageBlocks {
+            group,
+            payload_block: place.block_of(portion.data_blocks(), payload_offset),
+            portion,
+        },
+        FrameRecord::StageDone { group, state } => RecoveredRecord::StageDone { group, state },
     }
 }
