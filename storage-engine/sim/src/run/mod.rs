@@ -131,6 +131,8 @@ fn setup_of(scenario: &Scenario, mutant: Mutant) -> Setup {
     };
     setup.limits.link_bytes_max = scenario.link_bytes_max;
     setup.limits.headers_kept_max = scenario.headers_kept_max;
+    setup.limits.log_kept_max = scenario.log_kept_max;
+    setup.limits.catch_up_rate = scenario.catch_up_mib_per_s << 20;
     setup.limits.move_leadership = scenario.move_leadership;
     setup.limits.scrub = ScrubSettings {
         bytes_per_s: scenario.scrub_mib_per_s << 20,

@@ -18,6 +18,8 @@ impl Scenario {
     /// The scenario of a seed.
     pub fn draw(seed: u64) -> Self {
         let rng = &mut Rng::new(seed ^ 0x5CE7_A210);
+        // What came later is drawn apart, so that the rest of a seed stays as it was.
+        let more = &mut Rng::new(seed ^ 0xCA7C_4097);
         // More nodes than replicas, where a lost one can be replaced.
         let nodes = *pick(rng, &[3, 3, 3, 4, 4, 5]);
         let mut heal_order: Vec<usize> = (0..nodes).collect();
@@ -41,6 +43,8 @@ impl Scenario {
             headers_kept_max: *pick(rng, &[32, 4096]),
             move_leadership: rng.chance(50),
             scrub_mib_per_s: *pick(rng, &[0, 0, 4, 64]),
+            log_kept_max: *pick(more, &[20, 20, 100, 400, 65_536]),
+            catch_up_mib_per_s: *pick(more, &[0, 1, 8, 64]),
             volumes,
             faults: Vec::new(),
             heal_at_us: rng.between(FAULTS_US * 3 / 4, FAULTS_US),

@@ -32,6 +32,12 @@ pub struct Scenario {
     /// How fast disks are read through for damage; 0 for not at all.
     #[serde(default)]
     pub scrub_mib_per_s: u64,
+    /// Entries that each replica keeps of its log, once they are applied; 0 for all.
+    #[serde(default)]
+    pub log_kept_max: u64,
+    /// How fast replicas receive states, where the log is too short for them; 0 for as fast as they come.
+    #[serde(default)]
+    pub catch_up_mib_per_s: u64,
     pub volumes: Vec<VolumePlan>,
     /// In order of time.
     pub faults: Vec<Planned>,

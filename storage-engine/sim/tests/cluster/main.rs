@@ -12,6 +12,7 @@
 )]
 
 mod catch_up;
+mod catch_up_state;
 mod determinism;
 mod failover;
 mod fencing;
