@@ -217,6 +217,9 @@ pub trait FrontendSession: Send {
     fn received_end(&mut self);
     /// Moves requests for the device into `requests`.
     fn take_requests(&mut self, requests: &mut Vec<(Tag, BlockOp)>);
+    /// The device is larger than the client was told: requests up to its new end are good from here on. A smaller size than
+    /// is known is ignored.
+    fn resized(&mut self, size_bytes: u64);
     /// A request has ended.
     fn complete(&mut self, tag: Tag, result: Result<BlockReply, BlockError>);
     /// Moves bytes to send, in order, into `output`.

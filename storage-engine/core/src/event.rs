@@ -50,7 +50,7 @@ pub enum DiskFault {
 pub struct GroupSpec {
     /// Its number.
     pub group: GroupId,
-    /// Size in blocks; 0 for the meta group.
+    /// Size in blocks as it was created ([`Command::Resize`]); 0 for the meta group.
     pub size_blocks: u64,
     /// The members at the beginning of its log: 1, 3 or 5.
     pub members: Vec<Member>,
@@ -87,6 +87,21 @@ pub enum Command {
         group: GroupId,
         /// The step.
         change: MemberChange,
+    },
+    /// Make a volume at least this large, on its group's leader. Replies when that is applied there; done already is done.
+    Resize {
+        /// The volume.
+        group: GroupId,
+        /// Its size in blocks from then on.
+        size_blocks: u64,
+    },
+    /// Tell the local gateway of a volume, if there is one, how large the volume is by now, or is about to be: requests up to
+    /// there wait for the group to be that large. A smaller size than is known is ignored.
+    UpdateVolume {
+        /// The volume.
+        group: GroupId,
+        /// Its size.
+        size_bytes: u64,
     },
     /// Tell the local gateway of a volume, if there is one, who its members are by now. Gateways hear of changes from
     /// the members themselves; one that was idle while all of them were replaced knows nobody any more.
@@ -267,6 +282,8 @@ pub struct GroupStatus {
     pub epoch: Epoch,
     /// Who holds it; NIL for nobody.
     pub holder: NodeId,
+    /// Its size, as far as the log is applied here.
+    pub size_blocks: u64,
     /// What it takes on the disk.
     pub space: HeadSpace,
     /// How many snapshots it has.

@@ -747,6 +747,15 @@ impl Running {
             Command::ChangeMembers { group, change } => {
                 self.for_group(id, group, |group, shared| group.change_members(shared, id, &change));
             }
+            Command::Resize { group, size_blocks } => {
+                self.for_group(id, group, |group, shared| group.resize(shared, id, size_blocks));
+            }
+            Command::UpdateVolume { group, size_bytes } => {
+                if let Some(gateway) = self.gateways.get_mut(&group) {
+                    gateway.update_size(size_bytes);
+                }
+                self.shared.end_command(id, Ok(CommandReply::Done));
+            }
             Command::UpdateMembers {
                 group,
                 revision,

@@ -189,6 +189,15 @@ mutations! {
     TrimsOneBlockMore, "trims-one-block-more":
         "A trim or zeroing takes one block more than it should.";
         caught by "the history: the block behind a trim reads as zeros".
+    ResizesAsToldOnly, "resizes-as-told-only":
+        "A resize is applied though the volume is larger already.";
+        caught by "the map, which does not shrink, once an entry with a smaller size follows one with a larger one".
+    ResizeNotReplayed, "resize-not-replayed":
+        "A replica that restarts has the size that its volume was created with.";
+        caught by "comparing the replicas' sizes after a restart, or an entry beyond the end of a replica's map".
+    RangeRefusalTrusted, "range-refusal-trusted":
+        "A gateway passes a leader's refusal on although the volume is known to be about to be larger.";
+        caught by "a client's error for a request within the size that it was told".
     AppliedOutOfOrder, "applied-out-of-order":
         "Neighbouring committed entries of one batch are applied in the wrong order.";
         caught by "comparing the replicas' digests after a follower took overlapping writes in one batch".
@@ -254,6 +263,7 @@ mod tests {
             include_str!("recover.rs"),
             include_str!("gateway/mod.rs"),
             include_str!("gateway/attachment.rs"),
+            include_str!("gateway/complete.rs"),
             include_str!("gateway/route.rs"),
             include_str!("group/mod.rs"),
             include_str!("group/apply.rs"),

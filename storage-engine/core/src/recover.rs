@@ -189,6 +189,11 @@ fn apply_to(found: &mut Recovered, commit: u64, seeded: Seeded) -> Result<(), St
         if !entry.header.is_empty() {
             let mut header = EntryHeader::decode(&entry.header)
                 .map_err(|error| format!("entry {index} of group {group}: {error}"))?;
+            if let EntryHeader::Resize { size_blocks } = &mut header
+                && mutated!(seeded, ResizeNotReplayed)
+            {
+                *size_blocks = 1;
+            }
             if let EntryHeader::Write { block_crcs, .. } = &mut header
                 && block_crcs.len() > 1
                 && mutated!(seeded, LastBlockNotRebuilt)

@@ -38,6 +38,8 @@ struct State {
     specs: BTreeMap<GroupId, (GroupSpec, Membership)>,
     /// Changes of members so far: the index of the next one.
     changes: u64,
+    /// The size of each volume that has grown, in blocks.
+    sizes: BTreeMap<GroupId, u64>,
     log: Vec<Bytes>,
     broken: BTreeSet<PathBuf>,
 }
@@ -158,7 +160,16 @@ impl State {
                 Ok(CommandReply::Done)
             }
             Command::ChangeMembers { group, change } => self.change_members(id, group, change),
-            Command::UpdateMembers { .. } => Ok(CommandReply::Done),
+            Command::UpdateMembers { .. } | Command::UpdateVolume { .. } => Ok(CommandReply::Done),
+            Command::Resize { group, size_blocks } => {
+                let leader = self.leader(group);
+                if leader.is_none_or(|leader| leader.disk != id) {
+                    return Err(CommandError::NotLeader { leader });
+                }
+                let size = self.sizes.entry(group).or_default();
+                *size = size_blocks.max(*size);
+                Ok(CommandReply::Done)
+            }
             Command::Inspect => Ok(CommandReply::Groups(self.inspect(id))),
             Command::Detach { .. } | Command::HandOver | Command::Scrub(_) => Ok(CommandReply::Done),
             Command::ScrubStatus => Ok(CommandReply::Scrub(ScrubStatus {
@@ -205,6 +216,7 @@ impl State {
                     last: LogIndex(1),
                     epoch: Epoch(0),
                     holder: NodeId::NIL,
+                    size_blocks: self.sizes.get(&group).copied().unwrap_or(spec.size_blocks),
                     space: cairn_core::map::HeadSpace::default(),
                     snapshots: 0,
                     damage: cairn_core::event::DamageCounts::default(),

@@ -30,9 +30,11 @@ const OP_ZERO: u8 = 2;
 const OP_ATTACH: u8 = 3;
 const OP_COMMAND: u8 = 4;
 const OP_MEMBERS: u8 = 5;
+const OP_RESIZE: u8 = 6;
 const OP_SNAPSHOT_CREATE: u8 = 7;
 const OP_SNAPSHOT_DELETE: u8 = 8;
-const OPS_KNOWN: &str = "1 write, 2 zero, 3 attach, 4 command, 5 members, 7 snapshot, 8 deletion of a snapshot";
+const OPS_KNOWN: &str =
+    "1 write, 2 zero, 3 attach, 4 command, 5 members, 6 resize, 7 snapshot, 8 deletion of a snapshot";
 /// Flag of [`OP_ZERO`]: keep the range allocated.
 const FLAG_ALLOCATE: u16 = 1;
 
@@ -78,6 +80,11 @@ pub enum EntryHeader {
         /// The step.
         change: MemberChange,
     },
+    /// Makes the volume larger. Has no effect if it is as large already, so that one that is repeated does no harm. No payload.
+    Resize {
+        /// Blocks from here on, 1 to [`LBA_END_MAX`].
+        size_blocks: u64,
+    },
     /// Makes a snapshot of the volume as the entries before this one made it. No payload. Numbers rise: one that is not
     /// above all that were made or deleted before is not made.
     SnapshotCreate {
@@ -100,6 +107,7 @@ impl EntryHeader {
             Self::Zero { .. }
             | Self::Attach { .. }
             | Self::Members { .. }
+            | Self::Resize { .. }
             | Self::SnapshotCreate { .. }
             | Self::SnapshotDelete { .. } => 0,
         }
@@ -112,6 +120,7 @@ impl EntryHeader {
             Self::Zero { .. }
             | Self::Attach { .. }
             | Self::Members { .. }
+            | Self::Resize { .. }
             | Self::SnapshotCreate { .. }
             | Self::SnapshotDelete { .. } => &[],
         }
@@ -126,7 +135,7 @@ impl EntryHeader {
             Self::Zero { .. } | Self::Attach { .. } => 24,
             Self::Command { block_crcs, .. } => 4 + 4 * block_crcs.len(),
             Self::Members { change } => change.encoded_len(),
-            Self::SnapshotCreate { .. } | Self::SnapshotDelete { .. } => 8,
+            Self::Resize { .. } | Self::SnapshotCreate { .. } | Self::SnapshotDelete { .. } => 8,
         }
     }
 
@@ -193,6 +202,11 @@ impl EntryHeader {
                 put_op(buffer, OP_MEMBERS, 0);
                 change.encode_into(buffer);
             }
+            Self::Resize { size_blocks } => {
+                assert!((1..=LBA_END_MAX).contains(size_blocks), "a size of 1 to 2^51 blocks");
+                put_op(buffer, OP_RESIZE, 0);
+                buffer.put_u64_le(*size_blocks);
+            }
             Self::SnapshotCreate { snapshot } => {
                 put_op(buffer, OP_SNAPSHOT_CREATE, 0);
                 buffer.put_u64_le(snapshot.0);
@@ -229,6 +243,7 @@ impl EntryHeader {
                 block_crcs: crcs.iter().collect(),
             },
             View::Members { change } => Self::Members { change },
+            View::Resize { size_blocks } => Self::Resize { size_blocks },
             View::SnapshotCreate { snapshot } => Self::SnapshotCreate { snapshot },
             View::SnapshotDelete { snapshot } => Self::SnapshotDelete { snapshot },
         })
@@ -263,6 +278,9 @@ enum View<'a> {
     },
     Members {
         change: MemberChange,
+    },
+    Resize {
+        size_blocks: u64,
     },
     SnapshotCreate {
         snapshot: SnapshotId,
@@ -302,6 +320,9 @@ impl<'a> View<'a> {
             },
             OP_MEMBERS => Self::Members {
                 change: MemberChange::take(&mut reader)?,
+            },
+            OP_RESIZE => Self::Resize {
+                size_blocks: take_size(&mut reader)?,
             },
             OP_SNAPSHOT_CREATE => Self::SnapshotCreate {
                 snapshot: take_snapshot(&mut reader)?,
@@ -391,7 +412,7 @@ fn take_op(reader: &mut Reader<'_>) -> Result<(u8, u16), FormatError> {
         });
     }
     let op = reader.u8("operation")?;
-    if !matches!(op, OP_WRITE..=OP_MEMBERS | OP_SNAPSHOT_CREATE | OP_SNAPSHOT_DELETE) {
+    if !(OP_WRITE..=OP_SNAPSHOT_DELETE).contains(&op) {
         return Err(reader.unknown("operation", u64::from(op), OPS_KNOWN));
     }
     let flags = reader.u16("flags")?;
@@ -426,6 +447,15 @@ fn take_command<'a>(reader: &mut Reader<'a>) -> Result<(u32, BlockCrcs<'a>), For
         Ok((length, crcs))
     } else {
         Err(reader.contradiction("checksum count", found, "the length", expected))
+    }
+}
+
+fn take_size(reader: &mut Reader<'_>) -> Result<u64, FormatError> {
+    let size_blocks = reader.u64("size")?;
+    if (1..=LBA_END_MAX).contains(&size_blocks) {
+        Ok(size_blocks)
+    } else {
+        Err(reader.out_of_range("size", size_blocks, "1 to 2^51 blocks"))
     }
 }
 

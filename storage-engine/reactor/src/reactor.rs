@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cairn_api::ids::{ClusterId, NodeId};
-use cairn_core::event::{CommandId, Effect, Event};
+use cairn_core::event::{Command, CommandId, Effect, Event};
 use cairn_core::time::Timestamp;
 
 use crate::buffers::BufferPool;
@@ -264,6 +264,9 @@ impl<'a, M: Machine> Turner<'a, M> {
                     let id = CommandId(self.next_command);
                     self.next_command += 1;
                     self.commands.insert(id, reply);
+                    if let Command::UpdateVolume { group, size_bytes } = command {
+                        self.streams.resized(group, size_bytes);
+                    }
                     self.context.events.push(Event::Command { id, command });
                 }
                 Request::CloseStreamsOf(group) => {

@@ -179,6 +179,13 @@ impl Streams {
         }
     }
 
+    /// A volume is larger: its clients may ask for what is new at once.
+    pub(crate) fn resized(&mut self, group: GroupId, size_bytes: u64) {
+        for stream in self.streams.values_mut().filter(|stream| stream.group == group) {
+            stream.session.resized(size_bytes);
+        }
+    }
+
     /// Closes the connections to a volume.
     pub(crate) fn close_group(&mut self, context: &mut Context, observer: &mut dyn Observer, group: GroupId) {
         let devices: BTreeSet<DeviceId> = self

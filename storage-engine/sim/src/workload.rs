@@ -150,7 +150,7 @@ impl Workload {
     /// Opens the volume on a node.
     pub fn open(&mut self, cluster: &mut Cluster, node: usize) {
         self.clients_last += 1;
-        let device = cluster.open(node, &self.spec.clone());
+        let device = cluster.open_sized(node, &self.spec.clone(), self.window_blocks);
         self.clients.push(Client {
             number: self.clients_last,
             node,

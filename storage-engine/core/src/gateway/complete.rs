@@ -6,6 +6,7 @@ use cairn_format::peer::GatewayResult;
 use super::plan;
 use super::{Client, Gateway, Operation};
 use crate::event::{CommandError, CommandReply, Effect, Stage};
+use crate::mutation::mutated;
 use crate::shared::Shared;
 
 impl Gateway {
@@ -19,6 +20,13 @@ impl Gateway {
                 }
             }
             GatewayResult::Retry => {
+                self.send_again(part);
+                self.pause(shared);
+            }
+            GatewayResult::Failed(BlockError::OutOfRange { .. })
+                if !self.reads_snapshot(part) && !mutated!(shared.seeded, RangeRefusalTrusted) =>
+            {
+                // Within what the volume is known to have or to get: the leader has not heard of that yet.
                 self.send_again(part);
                 self.pause(shared);
             }
@@ -39,6 +47,13 @@ impl Gateway {
                 self.end_part(shared, part, result);
             }
         }
+    }
+
+    /// Whether a part asks for a snapshot, whose size is what it was when the snapshot was made.
+    fn reads_snapshot(&self, part: u64) -> bool {
+        let part = self.parts.get(&part);
+        let operation = part.and_then(|part| self.operations.get(&part.operation));
+        operation.is_some_and(|operation| operation.snapshot.is_some())
     }
 
     fn send_again(&mut self, part: u64) {

@@ -16,6 +16,14 @@
 //! - The partial blocks of an unaligned write are read only once the volume is attached, so that nobody else can change
 //!   them before they are written back.
 //! - A `Retry` reply says that the leader never proposed the part: it is sent again under the same epoch.
+//!
+//! # A volume that grows
+//! The catalogue's size is raised first, and the gateway is told; then the group's leader commits an entry that moves the
+//! volume's end. Requests are checked here against the size that was told, so that what a leader still refuses as out of
+//! range lies in what the volume is about to have, or that leader was deposed without knowing: the part is sent again after
+//! a pause, like one that was answered with `Retry`. A client sees a pause, never an error, and the reply to its write comes
+//! from a leader that has applied the new size. A snapshot keeps the size that it was made with: a refusal to read beyond
+//! that is final.
 
 mod attachment;
 mod complete;
@@ -28,6 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, StatusExtent, Tag};
 use cairn_api::ids::{DiskId, Epoch, LogIndex, ReplicaId, SnapshotId};
+use cairn_api::units::BLOCK_BYTES;
 use cairn_format::peer::{BlockPiece, GatewayReply, GatewayResult};
 
 use crate::event::{CommandId, DeviceId, Effect, GroupSpec, Member};
@@ -105,6 +114,8 @@ enum PartKind {
 /// See the module.
 pub(crate) struct Gateway {
     pub(crate) spec: GroupSpec,
+    /// The largest size that the volume is known to have, or to be about to have.
+    size_bytes: u64,
     /// Who votes, as far as is known here, and by which change.
     voters: Vec<Member>,
     revision: LogIndex,
@@ -130,6 +141,7 @@ impl Gateway {
             local: local_voter(&spec.members, shared),
             voters: spec.members.clone(),
             revision: LogIndex(0),
+            size_bytes: spec.size_blocks * BLOCK_BYTES,
             spec,
             devices: BTreeMap::new(),
             operations: BTreeMap::new(),
@@ -146,7 +158,15 @@ impl Gateway {
         }
     }
 
+    /// The volume is that large by now, or is about to be.
+    pub(crate) fn update_size(&mut self, size_bytes: u64) {
+        self.size_bytes = self.size_bytes.max(size_bytes);
+    }
+
     pub(crate) fn open(&mut self, device: DeviceId, info: DeviceInfo) {
+        if info.snapshot.is_none() {
+            self.update_size(info.size_bytes);
+        }
         self.devices.insert(device, Device { info, fenced: None });
     }
 
@@ -177,7 +197,11 @@ impl Gateway {
         let Some(state) = self.devices.get(&device) else {
             return reply_now(shared, client, Err(BlockError::ShuttingDown));
         };
-        if let Err(error) = plan::check(&op, state.info.size_bytes, state.info.read_only) {
+        let size_bytes = match state.info.snapshot {
+            None => self.size_bytes,
+            Some(_) => state.info.size_bytes,
+        };
+        if let Err(error) = plan::check(&op, size_bytes, state.info.read_only) {
             return reply_now(shared, client, Err(error));
         }
         let is_write = matches!(
@@ -355,9 +379,7 @@ fn local_voter(voters: &[Member], shared: &Shared) -> Option<ReplicaId> {
 fn body(op: &BlockOp, edges: &[(u64, Bytes)], snapshot: Option<SnapshotId>) -> Vec<Piece> {
     match op {
         BlockOp::Read { offset, length } => plan::reads(plan::touched(*offset, u64::from(*length)), snapshot),
-        BlockOp::Write { offset, data } if edges.is_empty() => {
-            plan::writes(*offset / cairn_api::units::BLOCK_BYTES, data)
-        }
+        BlockOp::Write { offset, data } if edges.is_empty() => plan::writes(*offset / BLOCK_BYTES, data),
         BlockOp::Write { offset, data } => {
             let (first, merged) = plan::merge(*offset, data, edges);
             plan::writes(first, &merged)

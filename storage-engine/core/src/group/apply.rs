@@ -83,6 +83,15 @@ pub(crate) fn apply_header(
         }
         EntryHeader::Command { .. } => Verdict::External,
         EntryHeader::Members { change } => Verdict::Members(*change),
+        EntryHeader::Resize { size_blocks } => {
+            // Never smaller, and never a volume out of the meta group: one that was repeated, or overtaken by a larger one,
+            // has no effect on any replica.
+            let is_larger = *size_blocks > map.size_blocks() || mutated!(seeded, ResizesAsToldOnly);
+            if is_larger && map.size_blocks() > 0 {
+                map.grow(*size_blocks);
+            }
+            Verdict::Done
+        }
         EntryHeader::SnapshotCreate { snapshot } => map
             .create_snapshot(*snapshot, index)
             .map_or(Verdict::Spent, Verdict::Snapshot),

@@ -674,6 +674,7 @@ impl Group {
             last: LogIndex(self.node.raft.raft_log.last_index()),
             epoch: self.epoch,
             holder: self.holder,
+            size_blocks: self.map.size_blocks(),
             space: self.map.space(),
             snapshots: self.map.snapshot_count(),
             damage: repairs.counts(self.spec.group),

@@ -5,11 +5,12 @@ use cairn_api::block::BlockError;
 use cairn_api::ids::{Epoch, LogIndex, NodeId, ReplicaId};
 use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE};
 use cairn_format::checksum::block_crcs;
-use cairn_format::entry::{ENTRY_BLOCKS_MAX, EntryHeader};
+use cairn_format::entry::{ENTRY_BLOCKS_MAX, EntryHeader, LBA_END_MAX};
 use cairn_format::peer::{AttachMode, GatewayOp, GatewayResult};
 
 use super::read::Query;
 use super::{Group, Proposal};
+use crate::event::{CommandError, CommandId, CommandReply};
 use crate::mutation::mutated;
 use crate::shared::{Origin, Shared};
 
@@ -33,6 +34,11 @@ impl Group {
     /// Serves a gateway's request.
     pub(crate) fn request(&mut self, shared: &mut Shared, origin: Origin, op: GatewayOp) {
         if let Err(error) = self.check_range(&op) {
+            // Only a leader's word counts: the volume may have grown in a part of the log that is not applied here. Even a
+            // leader may not have heard of that; its gateway asks again if it knows of a larger size.
+            if matches!(error, BlockError::OutOfRange { .. }) && !self.is_leader() {
+                return self.refuse_not_leading(shared, origin);
+            }
             return shared.reply(self.spec.group, origin, GatewayResult::Failed(error));
         }
         match op {
@@ -133,15 +139,17 @@ impl Group {
             | GatewayOp::KeepAlive { .. }
             | GatewayOp::TransferLeader { .. } => return Ok(()),
         };
-        let is_inside = lba
-            .0
-            .checked_add(blocks)
-            .is_some_and(|end| end <= self.spec.size_blocks);
+        let size_blocks = match op {
+            // A snapshot has a size of its own, which whoever reads it checks.
+            GatewayOp::Read { snapshot: Some(_), .. } | GatewayOp::Status { snapshot: Some(_), .. } => LBA_END_MAX,
+            _ => self.map.size_blocks(),
+        };
+        let is_inside = lba.0.checked_add(blocks).is_some_and(|end| end <= size_blocks);
         if blocks == 0 || !is_inside {
             return Err(BlockError::OutOfRange {
                 offset: lba.0.saturating_mul(BLOCK_BYTES),
                 length: blocks.saturating_mul(BLOCK_BYTES),
-                size_bytes: self.spec.size_blocks * BLOCK_BYTES,
+                size_bytes: size_blocks * BLOCK_BYTES,
             });
         }
         Ok(())
@@ -274,6 +282,24 @@ impl Group {
             holder: NodeId::NIL,
         };
         self.propose(shared, origin, &header, Bytes::new());
+    }
+
+    /// Makes the volume larger. Requests are held to what is *applied*: an entry for a block beyond the old end follows the
+    /// entry that moved the end in every log that holds it, so that no replica can meet it first.
+    pub(crate) fn resize(&mut self, shared: &mut Shared, id: CommandId, size_blocks: u64) {
+        let origin = Origin::Command(id);
+        if !self.may_propose(shared, origin) {
+            return;
+        }
+        let present = self.map.size_blocks();
+        if self.is_external() || size_blocks > LBA_END_MAX {
+            let reason = format!("a volume has 1 to 2^51 blocks, and the meta group none: {size_blocks} is no size");
+            return shared.end_command(id, Err(CommandError::Refused(reason)));
+        }
+        if size_blocks <= present {
+            return shared.end_command(id, Ok(CommandReply::Done));
+        }
+        self.propose(shared, origin, &EntryHeader::Resize { size_blocks }, Bytes::new());
     }
 
     /// Commits a command of the external state machine.

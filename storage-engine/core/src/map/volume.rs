@@ -46,6 +46,19 @@ impl BlockMap {
         self.size_blocks
     }
 
+    /// Makes the volume larger; what is new is holes, without a base below. Snapshots keep their sizes.
+    ///
+    /// # Panics
+    /// If it would become smaller: blocks beyond the end would be reached by nobody and freed by nobody.
+    pub fn grow(&mut self, size_blocks: u64) {
+        assert!(
+            size_blocks >= self.size_blocks,
+            "a volume of {} blocks does not shrink to {size_blocks}",
+            self.size_blocks
+        );
+        self.size_blocks = size_blocks;
+    }
+
     /// Up to which block there is a base below; 0 for a volume without one.
     pub const fn base_blocks(&self) -> u64 {
         self.base_blocks

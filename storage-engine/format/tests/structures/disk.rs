@@ -188,8 +188,8 @@ fn an_unknown_operation_is_refused_by_name() {
     assert!(error.is_newer());
     assert_eq!(
         error.to_string(),
-        "entry header: operation 99 is unknown, known are 1 write, 2 zero, 3 attach, 4 command, 5 members, 7 snapshot, 8 deletion \
-         of a snapshot"
+        "entry header: operation 99 is unknown, known are 1 write, 2 zero, 3 attach, 4 command, 5 members, 6 resize, 7 snapshot, \
+         8 deletion of a snapshot"
     );
 }
 

@@ -93,6 +93,7 @@ pub(crate) fn entry_header() -> impl Strategy<Value = EntryHeader> {
             EntryHeader::Command { length, block_crcs }
         }),
         member_change().prop_map(|change| EntryHeader::Members { change }),
+        (1_u64..=1 << 51).prop_map(|size_blocks| EntryHeader::Resize { size_blocks }),
         snapshot().prop_map(|snapshot| EntryHeader::SnapshotCreate { snapshot }),
         snapshot().prop_map(|snapshot| EntryHeader::SnapshotDelete { snapshot }),
     ]

@@ -184,6 +184,13 @@ impl Protocol {
         }
     }
 
+    /// The document has no message that tells a connected client of a new size: it sees it when it asks anew.
+    pub(crate) fn resized(&mut self, size_bytes: u64) {
+        if let Phase::Transmission(transmission) = &mut self.phase {
+            transmission.resized(size_bytes);
+        }
+    }
+
     pub(crate) fn take_requests(&mut self, requests: &mut Vec<(Tag, BlockOp)>) {
         if let Phase::Transmission(transmission) = &mut self.phase {
             transmission.take_requests(requests);

@@ -152,6 +152,10 @@ impl FrontendSession for Session {
         self.protocol.take_requests(requests);
     }
 
+    fn resized(&mut self, size_bytes: u64) {
+        self.protocol.resized(size_bytes);
+    }
+
     fn complete(&mut self, tag: Tag, result: Result<BlockReply, BlockError>) {
         self.protocol.complete(tag, result);
         self.advance();

@@ -224,6 +224,8 @@ impl FrontendSession for TinySession {
         requests.append(&mut self.requests);
     }
 
+    fn resized(&mut self, _size_bytes: u64) {}
+
     fn complete(&mut self, tag: Tag, result: Result<BlockReply, BlockError>) {
         self.in_flight -= 1;
         let pieces = match &result {

@@ -111,16 +111,27 @@ impl Cluster {
     }
 
     pub fn open(&mut self, number: usize, spec: &GroupSpec) -> DeviceId {
-        self.open_as(number, spec, None)
+        self.open_sized(number, spec, spec.size_blocks)
     }
 
-    /// Opens a snapshot of a volume, or the volume as it is.
-    pub fn open_as(&mut self, number: usize, spec: &GroupSpec, snapshot: Option<SnapshotId>) -> DeviceId {
+    /// Opens a volume that has grown since it was created.
+    pub fn open_sized(&mut self, number: usize, spec: &GroupSpec, size_blocks: u64) -> DeviceId {
+        self.open_as(number, spec, size_blocks.max(spec.size_blocks), None)
+    }
+
+    /// Opens a snapshot of a volume, or the volume as it is, of so many blocks.
+    pub fn open_as(
+        &mut self,
+        number: usize,
+        spec: &GroupSpec,
+        size_blocks: u64,
+        snapshot: Option<SnapshotId>,
+    ) -> DeviceId {
         let device = DeviceId(self.next_name());
         let info = DeviceInfo {
             name: format!("volume-{}", spec.group),
             description: String::new(),
-            size_bytes: spec.size_blocks * 4096,
+            size_bytes: size_blocks * BLOCK_BYTES,
             read_only: snapshot.is_some(),
             snapshot,
         };
@@ -213,6 +224,8 @@ impl Cluster {
             let merged = |status: &GroupStatus| (status.space.allocated, status.space.shared, status.snapshots);
             let (own, first) = (merged(state), merged(&states[0]));
             assert_eq!(own, first, "[equal] the blocks allocated at node {number}");
+            let (own, first) = (state.size_blocks, states[0].size_blocks);
+            assert_eq!(own, first, "[equal] the size at node {number}");
         }
     }
 

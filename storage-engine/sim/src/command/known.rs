@@ -17,7 +17,7 @@ pub(crate) const fn known_seed(mutation: Mutation) -> u64 {
         | Mutation::AppliedOutOfOrder => 3,
         Mutation::ReadsBeforeOwnTerm | Mutation::ReceivedPayloadUnchecked => 4,
         Mutation::OverlapsUnlocked => 5,
-        Mutation::VotesAfterRestart => 6,
+        Mutation::VotesAfterRestart | Mutation::RangeRefusalTrusted => 6,
         Mutation::LeaseFromArrival | Mutation::CommitOneTooFar => 7,
         Mutation::EdgesBeforeAttachment => 8,
         Mutation::ResendsUnderSameEpoch => 15,

@@ -76,6 +76,8 @@ pub(super) enum Act {
     Administer(usize),
     /// The control plane looks after a volume's snapshots.
     Snapshots(usize),
+    /// The control plane looks whether a volume has grown.
+    Grow(usize),
     /// A volume's clients ask for what they usually ask for.
     Calm(usize),
 }
@@ -93,6 +95,7 @@ impl Act {
                 | Self::Replace { .. }
                 | Self::Administer(_)
                 | Self::Snapshots(_)
+                | Self::Grow(_)
                 | Self::Calm(_)
         )
     }

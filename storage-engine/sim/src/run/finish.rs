@@ -11,8 +11,8 @@ use cairn_core::event::{Command, CommandReply, GroupSpec, ScrubRequest, ScrubSta
 use crate::cluster::SECOND;
 use crate::node::Node;
 
-use super::Run;
 use super::inject::Ambushes;
+use super::{Run, group_of};
 
 /// How long after a majority has healed every volume must have served a write and a read.
 ///
@@ -217,6 +217,7 @@ impl Run<'_> {
         });
         assert!(recovered, "[stuck] a node does not recover within {ENDS_WITHIN:?}");
         self.finish_replacements();
+        self.finish_growth();
         self.finish_snapshots();
         // What closed clients had asked for goes on in the gateways, and comes to an end.
         let operations = |run: &Self| -> Vec<usize> {
@@ -325,6 +326,7 @@ impl Run<'_> {
                 if self.lost.contains(&node) {
                     continue;
                 }
+                self.check_size(volume, node);
                 self.check_blocks(volume, node, &spec);
                 self.check_snapshots(volume, node);
                 let digest = self.cluster.command(node, Command::Digest(spec.group));
@@ -334,6 +336,16 @@ impl Run<'_> {
             }
         }
         digests
+    }
+
+    /// A replica has the size that was asked for last.
+    fn check_size(&mut self, volume: usize, node: usize) {
+        let wanted = self.users[volume].load.window_blocks;
+        let found = self.cluster.status(node, group_of(volume)).size_blocks;
+        assert!(
+            found == wanted,
+            "[equal] node {node}'s replica of volume {volume} has {found} blocks, not {wanted}"
+        );
     }
 
     /// Every block of a replica, read from the disk where the map says, has its checksum and holds what it may hold.

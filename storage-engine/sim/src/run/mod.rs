@@ -11,6 +11,7 @@
 mod agenda;
 mod bounds;
 mod finish;
+mod growth;
 mod inject;
 mod members;
 mod snapshots;
@@ -306,6 +307,7 @@ impl<'a> Run<'a> {
             }
             Act::Snapshots(volume) => self.snapshots(volume),
             Act::Administer(volume) => self.administer(volume),
+            Act::Grow(volume) => self.drive_growth(volume),
             Act::Calm(volume) => self.users[volume].calm(),
         }
     }

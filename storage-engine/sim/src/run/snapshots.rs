@@ -106,7 +106,8 @@ impl Run<'_> {
             return Some(Wanted::Gone(gone.id));
         }
         state.id_last += 1;
-        let sectors = self.scenario.volumes[volume].blocks * 8;
+        // What is applied anywhere is in front of the snapshot in the log of whoever makes it.
+        let sectors = self.applied_blocks(volume) * 8;
         let now = self.cluster.now;
         let cut = self.users[volume].load.history.begin_cut(now, sectors);
         Some(Wanted::Made(SnapshotId(state.id_last), cut))
@@ -170,7 +171,7 @@ impl Run<'_> {
         let first = self.rng.below(kept.cut.len() / 8) * 8;
         let id = kept.id;
         let spec = self.users[volume].load.spec.clone();
-        let device = self.cluster.open_as(node, &spec, Some(id));
+        let device = self.cluster.open_as(node, &spec, kept.cut.len() / 8, Some(id));
         let tag = self.cluster.submit(node, device, read_of(first, kept.cut.len()));
         Some(Reading {
             id,
@@ -237,7 +238,7 @@ impl Run<'_> {
         let mut state = std::mem::take(&mut self.snapshots[volume]);
         let spec = self.users[volume].load.spec.clone();
         for kept in &mut state.kept {
-            let device = self.cluster.open_as(node, &spec, Some(kept.id));
+            let device = self.cluster.open_as(node, &spec, kept.cut.len() / 8, Some(kept.id));
             for first in (0..kept.cut.len()).step_by(usize::try_from(READ_SECTORS).unwrap()) {
                 let reply = self.cluster.call(node, device, read_of(first, kept.cut.len()));
                 let values = values_of(&read_bytes(reply), first);
@@ -266,7 +267,20 @@ impl Run<'_> {
             let Some(view) = map.and_then(|map| map.snapshot(kept.id)) else {
                 panic!("[equal] node {node} has no snapshot {} of volume {volume}", kept.id);
             };
-            self.stamps_on_disk(node, view, |_, stamp| stamps.push(stamp));
+            let sectors = kept.cut.len();
+            assert!(
+                view.size_blocks() >= sectors / 8,
+                "[equal] snapshot {} of volume {volume} at node {node} has {} blocks, and the volume had {} before",
+                kept.id,
+                view.size_blocks(),
+                sectors / 8
+            );
+            // It may have been made after the volume has grown on.
+            self.stamps_on_disk(node, view, |sector, stamp| {
+                if sector < sectors {
+                    stamps.push(stamp);
+                }
+            });
             self.users[volume].load.history.check_cut(&mut kept.cut, 0, &stamps);
         }
         self.snapshots[volume] = state;

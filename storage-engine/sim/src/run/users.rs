@@ -38,6 +38,8 @@ pub(super) struct Users {
     pub(super) slots: Vec<Slot>,
     usual: Mix,
     pub(super) is_bursting: bool,
+    /// It is to have a size that is not applied anywhere yet.
+    pub(super) is_growing: bool,
     /// Nobody asks for anything any more.
     pub(super) is_over: bool,
 }
@@ -74,6 +76,7 @@ impl Users {
             load,
             slots: plan.clients.iter().map(slot).collect(),
             is_bursting: false,
+            is_growing: false,
             is_over: false,
         }
     }

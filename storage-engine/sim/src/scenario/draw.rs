@@ -51,6 +51,7 @@ impl Scenario {
             heal_order,
         };
         scenario.faults = draw_faults(rng, &scenario);
+        add_growth(&mut scenario);
         scenario
     }
 }
@@ -133,6 +134,7 @@ fn draw_faults(rng: &mut Rng, scenario: &Scenario) -> Vec<Planned> {
         Kind::Rot | Kind::BadSectors if has_damage => *pick(rng, &[0, 1, 2, 6]),
         Kind::Phantom | Kind::Misdirected | Kind::Wipe | Kind::Shrink if has_damage => *pick(rng, &[0, 0, 1, 2]),
         kind if kind.is_damage() => 0,
+        Kind::Grow => 0,
         Kind::Replace => *pick(rng, &[0, 1, 3, 6]),
         _ => *pick(rng, &[0, 0, 1, 2, 6]),
     };
@@ -163,6 +165,20 @@ fn draw_faults(rng: &mut Rng, scenario: &Scenario) -> Vec<Planned> {
         };
     }
     faults
+}
+
+/// Volumes that grow in the middle of everything else. Drawn by itself, so that it adds to the other faults and changes none.
+fn add_growth(scenario: &mut Scenario) {
+    let rng = &mut Rng::new(scenario.seed ^ 0x6707_0717);
+    for _ in 0..*pick(rng, &[0, 0, 1, 2, 5]) {
+        let fault = Fault::Grow {
+            volume: rng.pick(scenario.volumes.len()),
+            blocks: *pick(rng, &[1, 7, 40, 300, 1_100]),
+        };
+        let at_us = rng.below(scenario.heal_at_us);
+        scenario.faults.push(Planned { at_us, fault });
+    }
+    scenario.faults.sort_by_key(|planned| planned.at_us);
 }
 
 /// Somebody: often whoever leads or uses a volume, since most that can go wrong goes wrong there.

@@ -123,6 +123,8 @@ pub enum Fault {
     Burst { volume: usize, for_us: u64 },
     /// Trims and zeroes instead of writes, for a while.
     TrimStorm { volume: usize, for_us: u64 },
+    /// A volume grows by so many blocks.
+    Grow { volume: usize, blocks: u64 },
     /// A client goes on elsewhere.
     Move {
         volume: usize,
@@ -197,10 +199,11 @@ pub enum Kind {
     ResendTrap,
     LateAmbush,
     TornAmbush,
+    Grow,
 }
 
 impl Kind {
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Crash,
         Self::Kill,
         Self::PowerCut,
@@ -237,6 +240,7 @@ impl Kind {
         Self::ResendTrap,
         Self::LateAmbush,
         Self::TornAmbush,
+        Self::Grow,
     ];
 }
 
@@ -288,6 +292,7 @@ impl Fault {
             Self::Transfer { volume, .. }
             | Self::Burst { volume, .. }
             | Self::TrimStorm { volume, .. }
+            | Self::Grow { volume, .. }
             | Self::Move { volume, .. }
             | Self::TransferTrap { volume, .. }
             | Self::RestartTrap { volume, .. }
@@ -341,6 +346,7 @@ impl Fault {
             Self::ResendTrap { .. } => Kind::ResendTrap,
             Self::LateAmbush { .. } => Kind::LateAmbush,
             Self::TornAmbush { .. } => Kind::TornAmbush,
+            Self::Grow { .. } => Kind::Grow,
         }
     }
 }

@@ -17,6 +17,7 @@ mod determinism;
 mod failover;
 mod fencing;
 mod full_disk;
+mod grow;
 mod guards;
 mod io;
 mod lease;

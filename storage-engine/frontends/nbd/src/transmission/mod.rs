@@ -90,6 +90,10 @@ impl Transmission {
         }
     }
 
+    pub(crate) fn resized(&mut self, size_bytes: u64) {
+        self.terms.size_bytes = self.terms.size_bytes.max(size_bytes);
+    }
+
     pub(crate) const fn export(&self) -> &DeviceInfo {
         &self.export
     }

@@ -83,6 +83,7 @@ impl Run<'_> {
             Fault::Transfer { .. }
             | Fault::Burst { .. }
             | Fault::TrimStorm { .. }
+            | Fault::Grow { .. }
             | Fault::Move { .. }
             | Fault::Replace { .. } => self.ask(fault),
         }
@@ -93,6 +94,7 @@ impl Run<'_> {
         match *fault {
             Fault::Transfer { volume, to } => self.transfer(volume, to),
             Fault::Replace { volume, node, to } => self.replace(volume, self.resolve(node)?, to),
+            Fault::Grow { volume, blocks } => self.grow(volume, blocks),
             Fault::Burst { volume, for_us } => {
                 self.users[volume].is_bursting = true;
                 self.after_us(for_us, Act::Calm(volume));
