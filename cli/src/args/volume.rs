@@ -25,6 +25,14 @@ pub enum VolumeCommand {
   cairn volume show data
   cairn volume show data -o json | jq .replicas")]
     Show(NameArgs),
+    /// Make a volume larger while it is in use, and wait until it is
+    ///
+    /// Connected NBD clients may use what is new at once. The protocol has no way to tell them: a kernel's device shows its old
+    /// size until the client reconnects (`nbd-client -d`, then again) or is reconfigured; then grow the filesystem in it.
+    #[command(after_help = "Examples:
+  cairn volume resize data --size 20GiB
+  cairn volume resize data --size 20GiB --no-wait -o json")]
+    Resize(ResizeArgs),
     /// Delete a volume and its data
     #[command(after_help = "Examples:
   cairn volume delete data
@@ -61,6 +69,19 @@ pub struct CreateArgs {
     #[arg(long, default_value = "3", value_parser = parse_replicas)]
     pub replicas: u32,
     /// Return as soon as the cluster has accepted the volume
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Arguments of `cairn volume resize`.
+#[derive(Args, Debug, Clone)]
+pub struct ResizeArgs {
+    /// The volume
+    pub name: String,
+    /// Its capacity from then on, a multiple of 4KiB and not less than it has
+    #[arg(long, value_parser = parse_size)]
+    pub size: ByteSize,
+    /// Return as soon as the cluster has accepted the size
     #[arg(long)]
     pub no_wait: bool,
 }

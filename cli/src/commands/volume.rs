@@ -6,7 +6,9 @@ use cairn_api::control::{self, VolumeState};
 use tonic::Response;
 
 use super::Context;
-use crate::args::{CreateArgs, DeleteArgs, DetachArgs};
+use cairn_api::units::ByteSize;
+
+use crate::args::{CreateArgs, DeleteArgs, DetachArgs, ResizeArgs};
 use crate::error::{CliError, Kind};
 use crate::progress::Waiting;
 use crate::views::{ClusterView, DeletedView, DetachedView, ExportListView, NodeNames, VolumeListView, VolumeView};
@@ -78,6 +80,58 @@ fn missing_for_ready(volume: &control::Volume) -> String {
     } else {
         "no replica leads yet".to_owned()
     }
+}
+
+/// `cairn volume resize`.
+pub(super) async fn resize(context: &Context, args: &ResizeArgs) -> Result<(), CliError> {
+    let name = &args.name;
+    let request = control::ResizeVolumeRequest {
+        name: name.clone(),
+        size_bytes: args.size.0,
+    };
+    let accepted = context
+        .engines
+        .call(&format!("cannot resize volume '{name}'"), async |client| {
+            client.resize_volume(request.clone()).await.map(Response::into_inner)
+        })
+        .await
+        .map_err(list_volumes_remedy)?;
+    let volume = if args.no_wait {
+        accepted
+    } else {
+        wait_until_grown(context, accepted).await?
+    };
+    context
+        .output
+        .show(&VolumeView::new(&volume, &context.node_names().await))
+}
+
+/// Waits until the leader of `volume` serves all of it.
+async fn wait_until_grown(context: &Context, volume: control::Volume) -> Result<control::Volume, CliError> {
+    let wanted = volume.size_bytes;
+    let mut volume = volume;
+    let waiting = Waiting::start();
+    while volume.served_bytes < wanted {
+        let so_far = if volume.leader.is_empty() {
+            "no replica leads".to_owned()
+        } else {
+            format!("{} of {} are served", ByteSize(volume.served_bytes), ByteSize(wanted))
+        };
+        waiting.say(format!("volume {}: {so_far}", volume.name));
+        if context.engines.is_over() {
+            return Err(context.engines.too_late(
+                &format!("the size of volume '{}' is accepted but not served", volume.name),
+                &so_far,
+                "it goes on by itself once a majority of the volume's replicas answers; the same command goes on waiting",
+            ));
+        }
+        tokio::time::sleep(POLL_PAUSE).await;
+        match get(context, &volume.name).await {
+            Err(_) if context.engines.is_over() => {}
+            look => volume = look?,
+        }
+    }
+    Ok(volume)
 }
 
 async fn get(context: &Context, name: &str) -> Result<control::Volume, CliError> {

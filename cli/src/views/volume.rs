@@ -21,6 +21,8 @@ pub struct VolumeView {
     pub volume_id: u64,
     /// Capacity.
     pub size_bytes: u64,
+    /// What its leader serves: less than the capacity while it grows; absent while none answers.
+    pub served_bytes: Option<u64>,
     /// `creating`, `ready`, `deleting` or `unknown`.
     pub state: String,
     /// `healthy`, `degraded`, `unavailable`, `creating` or `deleting`.
@@ -90,6 +92,7 @@ impl VolumeView {
             name: volume.name.clone(),
             volume_id: volume.volume_id,
             size_bytes: volume.size_bytes,
+            served_bytes: (volume.served_bytes > 0).then_some(volume.served_bytes),
             state: state.to_owned(),
             health: volume.health.clone(),
             leader: non_empty(&volume.leader),
@@ -111,6 +114,15 @@ impl VolumeView {
                 .iter()
                 .map(|replica| ReplicaView::new(replica, leader, names))
                 .collect(),
+        }
+    }
+
+    /// Its size, and how much of it is not there yet.
+    fn size(&self) -> String {
+        let size = ByteSize(self.size_bytes);
+        match self.served_bytes {
+            Some(served) if served < self.size_bytes => format!("{size}, of which {} are served yet", ByteSize(served)),
+            _ => size.to_string(),
         }
     }
 
@@ -172,7 +184,7 @@ impl View for VolumeView {
     fn table(&self) -> String {
         let head = properties(&[
             ("Volume", format!("{} (number {})", self.name, self.volume_id)),
-            ("Size", ByteSize(self.size_bytes).to_string()),
+            ("Size", self.size()),
             (
                 "Allocated",
                 or_nothing(self.allocated_bytes.map(|bytes| ByteSize(bytes).to_string()).as_deref()),

@@ -80,12 +80,14 @@ pub(crate) fn volume(name: &str, size_bytes: u64, replicas: u32) -> Volume {
             snapshots: 0,
             leader_replica_id: 11,
             members_revision: 0,
+            size_bytes,
         }),
     };
     let mut volume = Volume {
         name: name.to_owned(),
         volume_id: 7,
         size_bytes,
+        served_bytes: size_bytes,
         replicas: (1..=replicas).zip(["1", "2", "3", "4", "5"]).map(replica).collect(),
         leader: "1".to_owned(),
         health: "healthy".to_owned(),

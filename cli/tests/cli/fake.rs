@@ -258,7 +258,22 @@ impl Control for Service {
         let volume = state.volumes.get_mut(&name).ok_or_else(|| not_there(&name))?;
         if ready {
             volume.set_state(VolumeState::Ready);
+            volume.served_bytes = volume.size_bytes;
         }
+        Ok(Response::new(volume.clone()))
+    }
+
+    async fn resize_volume(&self, request: Request<ResizeVolumeRequest>) -> Answer<Volume> {
+        let mut state = self.enter()?;
+        let request = request.into_inner();
+        let volume = state
+            .volumes
+            .get_mut(&request.name)
+            .ok_or_else(|| not_there(&request.name))?;
+        if request.size_bytes < volume.size_bytes {
+            return Err(Status::failed_precondition("a volume cannot shrink"));
+        }
+        volume.size_bytes = request.size_bytes;
         Ok(Response::new(volume.clone()))
     }
 

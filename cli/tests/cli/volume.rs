@@ -70,6 +70,44 @@ fn create_that_is_not_ready_in_time_says_what_is_missing() {
 }
 
 #[test]
+fn resize_waits_until_the_leader_serves_the_size() {
+    let fake = member();
+    fake.state().volumes = [("v".to_owned(), volume("v", 1 << 30, 3))].into();
+    let resize = |rest: &str| {
+        run(&format!(
+            "--engine {} --timeout 900ms volume resize {rest}",
+            fake.address
+        ))
+    };
+    fake.state().looks_until_ready = u32::MAX;
+    let ran = resize("v --size 2GiB --no-wait");
+    assert!(
+        ran.ok()
+            .contains("Size:         2 GiB, of which 1 GiB are served yet\n")
+    );
+    let ran = resize("v --size 2GiB");
+    assert_eq!(ran.code, 5);
+    assert!(
+        ran.stderr
+            .contains("accepted but not served within 900ms: 1 GiB of 2 GiB are served"),
+        "{}",
+        ran.stderr
+    );
+    fake.state().looks_until_ready = 2;
+    assert!(resize("v --size 2GiB").ok().contains("Size:         2 GiB\n"));
+    assert_eq!(fake.state().looks_until_ready, 0);
+    for (rest, code, words) in [
+        ("v --size 1GiB", 1, "cannot resize volume 'v': a volume cannot shrink"),
+        ("v --size 5000", 2, "not a multiple of the block of 4096"),
+        ("w --size 1GiB", 3, "there is no volume 'w'"),
+    ] {
+        let ran = resize(rest);
+        assert_eq!(ran.code, code, "{rest}: {ran:?}");
+        assert!(ran.stderr.contains(words), "{rest}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn list_as_table_and_as_json() {
     let fake = member();
     let list = |format| run(&format!("--engine {} -o {format} volume list", fake.address));
@@ -102,7 +140,7 @@ fn show_as_json_has_the_documented_fields() {
     fake.state().volumes = [("v".to_owned(), half)].into();
     let json = run(&format!("--engine {} -o json volume show v", fake.address)).json();
     let expected = serde_json::json!({
-        "name": "v", "volume_id": 7, "size_bytes": 1u64 << 30, "state": "ready", "health": "healthy", "leader": "1",
+        "name": "v", "volume_id": 7, "size_bytes": 1u64 << 30, "served_bytes": 1u64 << 30, "state": "ready", "health": "healthy", "leader": "1",
         "attached_to": null, "epoch": 2, "allocated_bytes": 12 << 20,
         "replicas": [
             {"replica_id": 11, "node": "1", "disk_id": "disk-1", "created": true, "answering": true, "role": "leader",

@@ -1,6 +1,8 @@
 //! This engine's part in the cluster: how it becomes a member ([`init`], [`join`]), how it keeps in line with the catalogue
-//! ([`reconcile`], [`peers`]), and how replicas are succeeded by others ([`replace`], [`succeed`]).
+//! ([`reconcile`], [`peers`]), how volumes grow ([`expand`]), and how replicas are succeeded by others ([`replace`],
+//! [`succeed`]).
 
+mod expand;
 pub mod init;
 pub mod join;
 pub mod peers;

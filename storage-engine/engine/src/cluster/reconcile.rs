@@ -15,7 +15,7 @@ use tonic::Request;
 
 use super::peers::PeerBook;
 use super::succeed::{self, Present};
-use super::{init, replace};
+use super::{expand, init, replace};
 use crate::control::{self, convert, route, survey};
 use crate::disks::ask;
 use crate::engine::Engine;
@@ -49,14 +49,18 @@ struct Task {
     disks: Vec<DiskId>,
     /// The disks here that were replaced, as they were complained of.
     removed: BTreeSet<DiskId>,
-    /// The change of members that the gateways here were told of last, for each volume.
-    told: BTreeMap<GroupId, LogIndex>,
+    /// The change of members, and the size, that the gateways here were told of last, for each volume.
+    told: BTreeMap<GroupId, (LogIndex, u64)>,
     passes: u32,
 }
 
 /// Runs until the engine drains.
 pub async fn run(engine: Arc<Engine>) {
-    tokio::join!(bring_in_line(&engine), replace::run(Arc::clone(&engine)));
+    tokio::join!(
+        bring_in_line(&engine),
+        replace::run(Arc::clone(&engine)),
+        expand::run(Arc::clone(&engine))
+    );
 }
 
 async fn bring_in_line(engine: &Arc<Engine>) {
@@ -166,15 +170,19 @@ impl Task {
         }
     }
 
-    /// Gateways hear of changes from members, but one that was idle while all of them changed knows nobody any more.
+    /// Gateways hear of changes of members from members, but one that was idle while all of them changed knows nobody any
+    /// more. Of sizes they hear from here alone.
     fn tell_gateways(&mut self, engine: &Arc<Engine>) {
         let view = engine.meta.view();
         for volume in view.volumes.values() {
             let revision = volume.succession.revision;
-            if self.told.get(&volume.group).copied().unwrap_or_default() >= revision {
+            let unchanged = (LogIndex(0), volume.created_bytes);
+            let (told_revision, told_bytes) = self.told.get(&volume.group).copied().unwrap_or(unchanged);
+            if told_revision >= revision && told_bytes >= volume.size_bytes {
                 continue;
             }
             for (_, thread) in engine.disks.serving() {
+                thread.command(volume.update(), Box::new(|_| {}));
                 let update = CoreCommand::UpdateMembers {
                     group: volume.group,
                     revision,
@@ -183,7 +191,7 @@ impl Task {
                 // A core that does not take it has no gateway that could need it.
                 thread.command(update, Box::new(|_| {}));
             }
-            self.told.insert(volume.group, revision);
+            self.told.insert(volume.group, (revision, volume.size_bytes));
         }
         self.told.retain(|group, _| view.volumes.contains_key(group));
     }

@@ -97,6 +97,7 @@ pub fn volume(volume: &VolumeRecord) -> api::Volume {
         leader: String::new(),
         attached_to: String::new(),
         health: health.to_owned(),
+        served_bytes: 0,
     }
 }
 
@@ -207,5 +208,6 @@ pub fn replica_status(status: &GroupStatus) -> api::ReplicaStatus {
         snapshots: status.snapshots as u64,
         leader_replica_id: status.leader.map_or(0, ReplicaId::get),
         members_revision: status.settled.get(),
+        size_bytes: status.size_blocks.saturating_mul(cairn_api::units::BLOCK_BYTES),
     }
 }

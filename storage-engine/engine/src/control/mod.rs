@@ -8,6 +8,7 @@ mod node;
 mod replacements;
 pub mod route;
 mod scrub;
+mod settings;
 pub mod survey;
 mod volumes;
 
@@ -94,6 +95,17 @@ impl Control for ControlService {
         };
         let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::DeleteVolumeReply>> {
             Box::pin(async move { client.delete_volume(request).await })
+        };
+        route::on_leader(&self.engine, request, local, remote).await
+    }
+
+    async fn resize_volume(&self, request: Request<api::ResizeVolumeRequest>) -> Reply<api::Volume> {
+        let local = |engine: &Arc<Engine>, request| -> route::Call<'static, api::Volume> {
+            let engine = Arc::clone(engine);
+            Box::pin(async move { settings::resize(&engine, request).await })
+        };
+        let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::Volume>> {
+            Box::pin(async move { client.resize_volume(request).await })
         };
         route::on_leader(&self.engine, request, local, remote).await
     }

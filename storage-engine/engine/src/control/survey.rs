@@ -180,6 +180,7 @@ pub fn describe(catalogue: &Catalogue, volume: &VolumeRecord, survey: &Survey) -
         .max_by_key(|(_, status)| status.term);
     if let Some((member, status)) = &leader {
         message.leader = catalogue.node_name(member.node);
+        message.served_bytes = status.size_bytes;
         message.attached_to = status
             .holder
             .parse()

@@ -117,7 +117,7 @@ pub(super) async fn list(engine: &Arc<Engine>) -> Result<Vec<api::Volume>, Statu
         .collect())
 }
 
-fn find<'a>(catalogue: &'a Catalogue, name: &str) -> Result<&'a VolumeRecord, Status> {
+pub(super) fn find<'a>(catalogue: &'a Catalogue, name: &str) -> Result<&'a VolumeRecord, Status> {
     catalogue
         .volume_by_name(name)
         .ok_or_else(|| Status::not_found(format!("there is no volume '{name}'")))

@@ -224,6 +224,10 @@ async fn serve_one<S: AsyncRead + AsyncWrite + Unpin>(
     let socket = hand_over(stream).map_err(|error| error.to_string())?;
     tracing::info!(remote, volume = volume.name, %disk, tls = session.is_encrypted(), "an NBD client");
     thread.adopt_stream(socket, Box::new(session), info, volume.present_spec());
+    // What changed while the client negotiated: whatever changes from here on everybody is told who is there by now.
+    if let Some(volume) = engine.meta.view().volumes.get(&volume.group) {
+        thread.command(volume.update(), Box::new(|_| {}));
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
 use cairn_api::units::BLOCK_BYTES;
-use cairn_core::event::{GroupSpec, Member};
+use cairn_core::event::{Command, GroupSpec, Member};
 
 use super::succession::{Replacement, Succession, Swap};
 
@@ -92,6 +92,8 @@ pub struct VolumeRecord {
     pub name: String,
     /// Its capacity in bytes; whole blocks.
     pub size_bytes: u64,
+    /// Its capacity when it was created, which is what every replica of it is made with.
+    pub created_bytes: u64,
     /// Its replicas, as they are now; one that is to take another's place is in `succession` until it has.
     pub replicas: Vec<ReplicaRecord>,
     /// It is being deleted.
@@ -132,8 +134,16 @@ impl VolumeRecord {
     pub fn spec(&self) -> GroupSpec {
         GroupSpec {
             group: self.group,
-            size_blocks: self.size_bytes / BLOCK_BYTES,
+            size_blocks: self.created_bytes / BLOCK_BYTES,
             members: self.succession.founders(&self.members()),
+        }
+    }
+
+    /// What gateways and their clients' connections are told of the volume, on any disk's thread; one that has none ignores it.
+    pub fn update(&self) -> Command {
+        Command::UpdateVolume {
+            group: self.group,
+            size_bytes: self.size_bytes,
         }
     }
 

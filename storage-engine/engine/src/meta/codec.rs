@@ -96,6 +96,10 @@ pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
             replica: replica.get(),
             dropped,
         }),
+        Command::ResizeVolume { group, size_bytes } => Kind::ResizeVolume(wire::ResizeVolume {
+            group: group.get(),
+            size_bytes,
+        }),
         Command::DeleteVolume { group } => Kind::DeleteVolume(wire::DeleteVolume { group: group.get() }),
         Command::ReplaceDisk { old, new } => Kind::ReplaceDisk(wire::ReplaceDisk {
             old: old.to_bytes().to_vec(),
@@ -148,6 +152,10 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
             group: GroupId(report.group),
             replica: ReplicaId(report.replica),
             dropped: report.dropped,
+        },
+        Kind::ResizeVolume(resize) => Command::ResizeVolume {
+            group: GroupId(resize.group),
+            size_bytes: resize.size_bytes,
         },
         Kind::DeleteVolume(delete) => Command::DeleteVolume {
             group: GroupId(delete.group),
@@ -320,6 +328,11 @@ fn volume_to_wire(volume: VolumeRecord) -> wire::Volume {
             })
             .collect(),
         deleting: volume.deleting,
+        created_bytes: if volume.created_bytes == volume.size_bytes {
+            0
+        } else {
+            volume.created_bytes
+        },
     }
 }
 
@@ -329,6 +342,10 @@ fn volume_from_wire(volume: wire::Volume) -> Result<VolumeRecord, CodecError> {
         group: GroupId(volume.group),
         name: volume.name,
         size_bytes: volume.size_bytes,
+        created_bytes: match volume.created_bytes {
+            0 => volume.size_bytes,
+            created_bytes => created_bytes,
+        },
         replicas: collect(volume.replicas, |replica| {
             Ok(ReplicaRecord {
                 id: ReplicaId(replica.replica),

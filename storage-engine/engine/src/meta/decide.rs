@@ -9,6 +9,7 @@ use cairn_core::event::Member;
 
 use super::catalogue::{Catalogue, Cluster, NodeRecord, ReplicaRecord, VolumeRecord};
 use super::replace;
+use super::settings;
 use super::succession::{Replacement, Step, Succession};
 
 /// The longest volume name in bytes: it becomes an NBD export name and, later, a Kubernetes object's name.
@@ -55,6 +56,13 @@ pub enum Command {
         replica: ReplicaId,
         /// Dropped rather than made.
         dropped: bool,
+    },
+    /// Makes a volume larger.
+    ResizeVolume {
+        /// The volume.
+        group: GroupId,
+        /// Its capacity from then on.
+        size_bytes: u64,
     },
     /// Begins to delete a volume.
     DeleteVolume {
@@ -162,6 +170,7 @@ pub fn decide(catalogue: &Catalogue, command: &Command) -> Decision {
             replica,
             dropped,
         } => report(catalogue, *group, *replica, *dropped),
+        Command::ResizeVolume { group, size_bytes } => settings::resize(catalogue, *group, *size_bytes),
         Command::DeleteVolume { group } => replace::delete(catalogue, *group),
         Command::ReplaceDisk { old, new } => replace::replace(catalogue, *old, *new),
         Command::AdvanceSwap {
@@ -315,15 +324,21 @@ pub fn check_volume(name: &str, size_bytes: u64, replicas: usize) -> Result<(), 
         let rule = format!("a volume's name is 1 to {VOLUME_NAME_BYTES_MAX} of a-z, 0-9, '-', '.' and '_'");
         return Err(invalid("name", name, rule));
     }
+    check_size(size_bytes)?;
+    if !matches!(replicas, 1 | 3 | 5) {
+        return Err(invalid("replicas", replicas, "a volume has 1, 3 or 5 replicas"));
+    }
+    Ok(())
+}
+
+/// Checks a volume's capacity.
+pub fn check_size(size_bytes: u64) -> Result<(), Refusal> {
     if size_bytes == 0 || !size_bytes.is_multiple_of(BLOCK_BYTES) || size_bytes > VOLUME_BYTES_MAX {
         let rule = format!(
             "the size is a multiple of {BLOCK_BYTES} bytes, up to {}",
             ByteSize(VOLUME_BYTES_MAX)
         );
         return Err(invalid("size_bytes", size_bytes, rule));
-    }
-    if !matches!(replicas, 1 | 3 | 5) {
-        return Err(invalid("replicas", replicas, "a volume has 1, 3 or 5 replicas"));
     }
     Ok(())
 }
@@ -411,6 +426,7 @@ fn create(catalogue: &Catalogue, name: &str, size_bytes: u64, places: &[(NodeId,
         group,
         name: name.to_owned(),
         size_bytes,
+        created_bytes: size_bytes,
         replicas,
         deleting: false,
         succession: Succession::default(),

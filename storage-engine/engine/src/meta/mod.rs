@@ -1,7 +1,7 @@
 //! The meta group: the catalogue of the cluster, replicated by the same Raft as every volume.
 //!
 //! [`catalogue`] is the state, [`decide`] what a command does to it (pure), [`store`] its durable form in sled, [`codec`] its bytes,
-//! [`placement`] the choice of disks, [`succession`] how replicas are succeeded by others, [`replace`] the commands for that,
+//! [`settings`] the commands that change a volume that is there, [`placement`] the choice of disks, [`succession`] how replicas are succeeded by others, [`replace`] the commands for that,
 //! [`group`] the way a command takes from a proposer through the log to its verdict.
 
 pub mod catalogue;
@@ -10,6 +10,7 @@ pub mod decide;
 pub mod group;
 pub mod placement;
 mod replace;
+mod settings;
 pub mod store;
 pub mod succession;
 

@@ -225,6 +225,10 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         dropped,
     });
     let delete = (2_u64..8).prop_map(|group| Command::DeleteVolume { group: GroupId(group) });
+    let resize = (2_u64..8, 0_u64..6).prop_map(|(group, blocks)| Command::ResizeVolume {
+        group: GroupId(group),
+        size_bytes: blocks * 4096,
+    });
     let swap = (1_u8..7, 1_u8..7).prop_map(|(old, new)| Command::ReplaceDisk {
         old: disk(old),
         new: disk(new),
@@ -237,8 +241,9 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         revision: LogIndex(replica),
     });
     let register = (1_u8..6).prop_map(|number| Command::RegisterNode(record(number)));
-    let any_command =
-        prop_oneof![4 => create, 4 => report, 2 => delete, 2 => swap, 5 => advance, 2 => register, 1 => Just(found(3))];
+    let any_command = prop_oneof![
+        4 => create, 4 => report, 2 => delete, 2 => swap, 5 => advance, 2 => register, 1 => Just(found(3)), 2 => resize,
+    ];
     prop::collection::vec(any_command, 1..40)
 }
 
