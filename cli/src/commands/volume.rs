@@ -99,7 +99,10 @@ pub(super) async fn resize(context: &Context, args: &ResizeArgs) -> Result<(), C
     let volume = if args.no_wait {
         accepted
     } else {
-        wait_until_grown(context, accepted).await?
+        let revision = accepted.revision;
+        let grown = wait_until_grown(context, accepted).await?;
+        wait_until_heard(context, name, revision).await?;
+        grown
     };
     context
         .output
@@ -132,6 +135,32 @@ async fn wait_until_grown(context: &Context, volume: control::Volume) -> Result<
         }
     }
     Ok(volume)
+}
+
+/// Waits until every engine that answers has told its gateways of the catalogue's revision.
+async fn wait_until_heard(context: &Context, name: &str, revision: u64) -> Result<(), CliError> {
+    let waiting = Waiting::start();
+    loop {
+        let cluster = context.cluster().await?;
+        let infos = cluster.nodes.iter().filter_map(|node| node.info.as_ref());
+        let behind: Vec<&str> = infos
+            .filter(|info| info.heard_revision < revision)
+            .map(|info| info.name.as_str())
+            .collect();
+        if behind.is_empty() {
+            return Ok(());
+        }
+        let behind = format!("node {} has not heard of it", behind.join(", "));
+        waiting.say(format!("volume {name}: {behind}"));
+        if context.engines.is_over() {
+            return Err(context.engines.too_late(
+                &format!("the change of volume '{name}' is made but not known everywhere"),
+                &behind,
+                "it goes on by itself; look at `cairn cluster status` if it does not",
+            ));
+        }
+        tokio::time::sleep(POLL_PAUSE).await;
+    }
 }
 
 async fn get(context: &Context, name: &str) -> Result<control::Volume, CliError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cairn_api::ids::{ClusterId, DiskId, GroupId, NodeId};
@@ -62,6 +62,8 @@ pub struct Engine {
     pub channels: Channels,
     /// Wakes the background task that brings this engine in line with the catalogue.
     pub wake: Notify,
+    /// The catalogue's revision that the gateways here were told of.
+    pub heard: AtomicU64,
     /// One initialisation at a time.
     pub(crate) initialising: tokio::sync::Mutex<()>,
     /// The meta group's replica is made and attached once.
@@ -93,6 +95,7 @@ impl Engine {
             metrics: Arc::default(),
             channels: Channels::default(),
             wake: Notify::new(),
+            heard: AtomicU64::new(0),
             initialising: tokio::sync::Mutex::new(()),
             attaching: tokio::sync::Mutex::new(()),
             gateways: Mutex::default(),

@@ -3,6 +3,7 @@
 
 mod copy;
 mod fio;
+mod grow;
 mod handover;
 mod info;
 mod libnbd;

@@ -1,5 +1,6 @@
 //! This engine's part in the cluster: how it becomes a member ([`init`], [`join`]), how it keeps in line with the catalogue
-//! ([`reconcile`], [`peers`]), how volumes grow ([`expand`]), and how replicas are succeeded by others ([`replace`],
+//! ([`reconcile`], [`peers`]), how volumes grow ([`expand`]), how
+//! gateways hear of that ([`tell`]), and how replicas are succeeded by others ([`replace`],
 //! [`succeed`]).
 
 mod expand;
@@ -9,6 +10,7 @@ pub mod peers;
 pub mod reconcile;
 mod replace;
 mod succeed;
+mod tell;
 
 #[cfg(test)]
 mod replace_tests;

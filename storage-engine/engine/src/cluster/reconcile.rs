@@ -4,7 +4,7 @@
 //! A replica is made only on the word of the current leader. A copy of the catalogue may be old, and a replica that was made,
 //! lost with its disk's contents and made again from an old word would vote with an empty log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tonic::Request;
 
 use super::peers::PeerBook;
 use super::succeed::{self, Present};
-use super::{expand, init, replace};
+use super::{expand, init, replace, tell};
 use crate::control::{self, convert, route, survey};
 use crate::disks::ask;
 use crate::engine::Engine;
@@ -49,8 +49,6 @@ struct Task {
     disks: Vec<DiskId>,
     /// The disks here that were replaced, as they were complained of.
     removed: BTreeSet<DiskId>,
-    /// The change of members, and the size, that the gateways here were told of last, for each volume.
-    told: BTreeMap<GroupId, (LogIndex, u64)>,
     passes: u32,
 }
 
@@ -59,7 +57,8 @@ pub async fn run(engine: Arc<Engine>) {
     tokio::join!(
         bring_in_line(&engine),
         replace::run(Arc::clone(&engine)),
-        expand::run(Arc::clone(&engine))
+        expand::run(Arc::clone(&engine)),
+        tell::run(Arc::clone(&engine))
     );
 }
 
@@ -103,7 +102,6 @@ impl Task {
         self.book.publish(engine);
         self.register(engine).await;
         self.replicas(engine).await;
-        self.tell_gateways(engine);
         self.passes = self.passes.wrapping_add(1);
         if engine.meta.is_leader() && self.passes.is_multiple_of(GREETING_PASSES) {
             greet_everyone(engine);
@@ -168,32 +166,6 @@ impl Task {
                 return;
             }
         }
-    }
-
-    /// Gateways hear of changes of members from members, but one that was idle while all of them changed knows nobody any
-    /// more. Of sizes they hear from here alone.
-    fn tell_gateways(&mut self, engine: &Arc<Engine>) {
-        let view = engine.meta.view();
-        for volume in view.volumes.values() {
-            let revision = volume.succession.revision;
-            let unchanged = (LogIndex(0), volume.created_bytes);
-            let (told_revision, told_bytes) = self.told.get(&volume.group).copied().unwrap_or(unchanged);
-            if told_revision >= revision && told_bytes >= volume.size_bytes {
-                continue;
-            }
-            for (_, thread) in engine.disks.serving() {
-                thread.command(volume.update(), Box::new(|_| {}));
-                let update = CoreCommand::UpdateMembers {
-                    group: volume.group,
-                    revision,
-                    voters: volume.members(),
-                };
-                // A core that does not take it has no gateway that could need it.
-                thread.command(update, Box::new(|_| {}));
-            }
-            self.told.insert(volume.group, (revision, volume.size_bytes));
-        }
-        self.told.retain(|group, _| view.volumes.contains_key(group));
     }
 
     /// Tells the leader of this node's addresses and disks, where the catalogue has something else.

@@ -98,6 +98,7 @@ pub fn volume(volume: &VolumeRecord) -> api::Volume {
         attached_to: String::new(),
         health: health.to_owned(),
         served_bytes: 0,
+        revision: 0,
     }
 }
 

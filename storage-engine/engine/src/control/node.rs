@@ -1,5 +1,7 @@
 //! What this engine says of itself.
 
+use std::sync::atomic::Ordering;
+
 use cairn_api::control as api;
 
 use super::survey;
@@ -36,6 +38,7 @@ pub(super) async fn info(engine: &Engine) -> api::NodeInfo {
         nbd_address: engine.addresses.nbd.clone(),
         nbd_socket: engine.addresses.nbd_socket.clone(),
         disks,
+        heard_revision: engine.heard.load(Ordering::Relaxed),
         meta_leader: engine.meta_leader_name().unwrap_or_default(),
         meta_member: engine.meta.is_member() || engine.meta.view().is_meta_member(identity.node),
     }

@@ -24,7 +24,7 @@ pub(super) async fn resize(engine: &Arc<Engine>, request: api::ResizeVolumeReque
     present(engine, group).await
 }
 
-/// The volume as it is now.
+/// The volume as it is now, with the revision by which every engine has heard of its change.
 async fn present(engine: &Arc<Engine>, group: GroupId) -> Result<api::Volume, Status> {
     let view = engine.meta.view();
     let volume = view
@@ -32,5 +32,9 @@ async fn present(engine: &Arc<Engine>, group: GroupId) -> Result<api::Volume, St
         .get(&group)
         .ok_or_else(|| Status::not_found("the volume was deleted meanwhile"))?;
     let survey = survey::survey(engine, &view, Some(volume)).await;
-    Ok(survey::describe(&view, volume, &survey))
+    let revision = view.applied.get();
+    Ok(api::Volume {
+        revision,
+        ..survey::describe(&view, volume, &survey)
+    })
 }

@@ -139,6 +139,11 @@ impl VolumeRecord {
         }
     }
 
+    /// Whether anything of it that a gateway must know is not as it was created.
+    pub fn was_changed(&self) -> bool {
+        self.size_bytes != self.created_bytes
+    }
+
     /// What gateways and their clients' connections are told of the volume, on any disk's thread; one that has none ignores it.
     pub fn update(&self) -> Command {
         Command::UpdateVolume {
