@@ -10,7 +10,9 @@ pub use cluster::{AddArgs, ClusterCommand, InitArgs};
 pub use dev::{BASE_PORT_DEFAULT, DISK_SIZE_DEFAULT, DevArgs, ENGINES_DEFAULT};
 pub use disk::{ClearArgs, DiskCommand, FormatArgs, ListArgs, ReplaceArgs, ScrubArgs};
 pub use values::{parse_engine, parse_size, parse_timeout};
-pub use volume::{CreateArgs, DeleteArgs, DetachArgs, NameArgs, ResizeArgs, VolumeCommand};
+pub use volume::{
+    Ceiling, CreateArgs, DeleteArgs, DetachArgs, LimitArgs, LimitFlags, NameArgs, ResizeArgs, VolumeCommand,
+};
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! `cairn volume …`.
 
+use cairn_api::limits::VolumeLimits;
 use cairn_api::units::ByteSize;
 use clap::{Args, Subcommand};
 
@@ -33,6 +34,15 @@ pub enum VolumeCommand {
   cairn volume resize data --size 20GiB
   cairn volume resize data --size 20GiB --no-wait -o json")]
     Resize(ResizeArgs),
+    /// Limit what a volume may be asked for, or lift its limits, while it is in use
+    ///
+    /// Limits hold for the volume, through whichever engine it is used, and from this moment on for requests that wait already.
+    /// A request counts once, with the bytes that it reads or writes; trims and zeroing count without bytes, flushes not at all.
+    #[command(after_help = "Examples:
+  cairn volume limit data --iops 1000 --bandwidth 50MiB
+  cairn volume limit data --burst 2s          two seconds' worth at once after a pause
+  cairn volume limit data --iops none         lifts that one")]
+    Limit(LimitArgs),
     /// Delete a volume and its data
     #[command(after_help = "Examples:
   cairn volume delete data
@@ -68,9 +78,40 @@ pub struct CreateArgs {
     /// Copies of the data, each on another node: a volume works while a majority of them does
     #[arg(long, default_value = "3", value_parser = parse_replicas)]
     pub replicas: u32,
+    /// What it may be asked for.
+    #[command(flatten)]
+    pub limits: LimitFlags,
     /// Return as soon as the cluster has accepted the volume
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// What a volume may be asked for. What is not named stays as it is.
+#[derive(Args, Debug, Clone)]
+pub struct LimitFlags {
+    /// Requests a second, 10 to 10000000, or `none`
+    #[arg(long, value_name = "COUNT", value_parser = parse_iops)]
+    pub iops: Option<Ceiling>,
+    /// Bytes read and written a second, 1MiB to 1TiB, or `none`
+    #[arg(long, value_name = "SIZE", value_parser = parse_bandwidth)]
+    pub bandwidth: Option<Ceiling>,
+    /// How much may be saved up while the volume is idle and spent at once, as a time at the limits: 0s to 60s [default: 100ms]
+    #[arg(long, value_name = "TIME", value_parser = parse_burst)]
+    pub burst: Option<u32>,
+}
+
+/// A limit, or that there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ceiling(pub Option<u64>);
+
+/// Arguments of `cairn volume limit`.
+#[derive(Args, Debug, Clone)]
+pub struct LimitArgs {
+    /// The volume
+    pub name: String,
+    /// What it may be asked for.
+    #[command(flatten)]
+    pub limits: LimitFlags,
 }
 
 /// Arguments of `cairn volume resize`.
@@ -107,6 +148,62 @@ pub struct DetachArgs {
     /// Detach even if the node that holds it is alive: its writes fail from then on
     #[arg(long)]
     pub force: bool,
+}
+
+fn ceiling(text: &str, read: impl Fn(&str) -> Result<VolumeLimits, String>) -> Result<VolumeLimits, String> {
+    if text.trim().eq_ignore_ascii_case("none") {
+        return Ok(VolumeLimits::default());
+    }
+    let limits = read(text)?;
+    limits
+        .check()
+        .map_err(|error| format!("{}; write `none` to lift it", error.rule))?;
+    Ok(limits)
+}
+
+pub(super) fn parse_iops(text: &str) -> Result<Ceiling, String> {
+    let read = |text: &str| {
+        let iops = text.trim().parse();
+        let iops = iops.map_err(|_| format!("'{text}' is not a number of requests a second"))?;
+        Ok(VolumeLimits {
+            iops: Some(iops),
+            ..VolumeLimits::default()
+        })
+    };
+    ceiling(text, read).map(|limits| Ceiling(limits.iops))
+}
+
+pub(super) fn parse_bandwidth(text: &str) -> Result<Ceiling, String> {
+    let read = |text: &str| {
+        // A rate may be written as one.
+        let size: ByteSize = text
+            .trim()
+            .trim_end_matches("/s")
+            .parse()
+            .map_err(|error: cairn_api::units::ParseSizeError| error.to_string())?;
+        Ok(VolumeLimits {
+            bytes_per_s: Some(size.0),
+            ..VolumeLimits::default()
+        })
+    };
+    ceiling(text, read).map(|limits| Ceiling(limits.bytes_per_s))
+}
+
+pub(super) fn parse_burst(text: &str) -> Result<u32, String> {
+    let refuse = || format!("'{text}' is not a time: write a whole number and a unit, such as 100ms or 2s, up to 60s");
+    let (digits, milliseconds) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(digits), _) => (digits, 1),
+        (None, Some(digits)) => (digits, 1000),
+        (None, None) => return Err(refuse()),
+    };
+    let count: u32 = digits.trim().parse().map_err(|_| refuse())?;
+    let burst_ms = count.checked_mul(milliseconds).ok_or_else(refuse)?;
+    let limits = VolumeLimits {
+        burst_ms,
+        ..VolumeLimits::default()
+    };
+    limits.check().map_err(|error| error.rule)?;
+    Ok(burst_ms)
 }
 
 pub(super) fn parse_replicas(text: &str) -> Result<u32, String> {

@@ -76,6 +76,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Volume(VolumeCommand::List) => volume::list(&context).await,
         Command::Volume(VolumeCommand::Show(args)) => volume::show(&context, &args.name).await,
         Command::Volume(VolumeCommand::Resize(args)) => volume::resize(&context, args).await,
+        Command::Volume(VolumeCommand::Limit(args)) => volume::limit(&context, args).await,
         Command::Volume(VolumeCommand::Delete(args)) => volume::delete(&context, args).await,
         Command::Volume(VolumeCommand::Export(args)) => volume::export(&context, &args.name).await,
         Command::Volume(VolumeCommand::Detach(args)) => volume::detach(&context, args).await,

@@ -8,7 +8,7 @@ use tonic::Response;
 use super::Context;
 use cairn_api::units::ByteSize;
 
-use crate::args::{CreateArgs, DeleteArgs, DetachArgs, ResizeArgs};
+use crate::args::{CreateArgs, DeleteArgs, DetachArgs, LimitArgs, LimitFlags, ResizeArgs};
 use crate::error::{CliError, Kind};
 use crate::progress::Waiting;
 use crate::views::{ClusterView, DeletedView, DetachedView, ExportListView, NodeNames, VolumeListView, VolumeView};
@@ -18,7 +18,8 @@ const POLL_PAUSE: Duration = Duration::from_millis(200);
 
 /// `cairn volume create`.
 pub(super) async fn create(context: &Context, args: &CreateArgs) -> Result<(), CliError> {
-    let created = request_volume(context, &args.name, args.size.0, args.replicas).await?;
+    let limits = limits_of(&args.limits);
+    let created = request_volume(context, &args.name, args.size.0, args.replicas, limits).await?;
     let volume = if args.no_wait {
         created
     } else {
@@ -35,8 +36,10 @@ pub(crate) async fn request_volume(
     name: &str,
     size_bytes: u64,
     replicas: u32,
+    limits: Option<control::VolumeLimits>,
 ) -> Result<control::Volume, CliError> {
     let request = control::CreateVolumeRequest {
+        limits,
         name: name.to_owned(),
         size_bytes,
         replicas,
@@ -80,6 +83,45 @@ fn missing_for_ready(volume: &control::Volume) -> String {
     } else {
         "no replica leads yet".to_owned()
     }
+}
+
+/// What a new volume may be asked for, if that was said.
+fn limits_of(flags: &LimitFlags) -> Option<control::VolumeLimits> {
+    let is_any = flags.iops.is_some() || flags.bandwidth.is_some() || flags.burst.is_some();
+    is_any.then(|| control::VolumeLimits {
+        iops: flags.iops.and_then(|ceiling| ceiling.0).unwrap_or_default(),
+        bytes_per_s: flags.bandwidth.and_then(|ceiling| ceiling.0).unwrap_or_default(),
+        burst_ms: flags.burst,
+    })
+}
+
+/// `cairn volume limit`.
+pub(super) async fn limit(context: &Context, args: &LimitArgs) -> Result<(), CliError> {
+    let (name, flags) = (&args.name, &args.limits);
+    if limits_of(flags).is_none() {
+        return Err(CliError::new(
+            Kind::Usage,
+            format!("nothing is to be changed of the limits of volume '{name}'"),
+            "name at least one of --iops, --bandwidth and --burst; `cairn volume show` tells what they are",
+        ));
+    }
+    let request = control::LimitVolumeRequest {
+        name: name.clone(),
+        iops: flags.iops.map(|ceiling| ceiling.0.unwrap_or_default()),
+        bytes_per_s: flags.bandwidth.map(|ceiling| ceiling.0.unwrap_or_default()),
+        burst_ms: flags.burst,
+    };
+    let volume = context
+        .engines
+        .call(&format!("cannot limit volume '{name}'"), async |client| {
+            client.limit_volume(request.clone()).await.map(Response::into_inner)
+        })
+        .await
+        .map_err(list_volumes_remedy)?;
+    wait_until_heard(context, name, volume.revision).await?;
+    context
+        .output
+        .show(&VolumeView::new(&volume, &context.node_names().await))
 }
 
 /// `cairn volume resize`.

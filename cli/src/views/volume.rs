@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cairn_api::control;
+use cairn_api::limits::BURST_MS_DEFAULT;
 use cairn_api::units::ByteSize;
 use serde::Serialize;
 
@@ -23,6 +24,8 @@ pub struct VolumeView {
     pub size_bytes: u64,
     /// What its leader serves: less than the capacity while it grows; absent while none answers.
     pub served_bytes: Option<u64>,
+    /// What it may be asked for.
+    pub limits: LimitsView,
     /// `creating`, `ready`, `deleting` or `unknown`.
     pub state: String,
     /// `healthy`, `degraded`, `unavailable`, `creating` or `deleting`.
@@ -39,6 +42,45 @@ pub struct VolumeView {
     pub replicas: Vec<ReplicaView>,
     /// Replicas that are about to take the place of others.
     pub joining: Vec<ReplicaView>,
+}
+
+/// What a volume may be asked for.
+#[derive(Serialize, Clone, PartialEq, Debug)]
+pub struct LimitsView {
+    /// Requests a second; absent if that is not limited.
+    pub iops: Option<u64>,
+    /// Bytes read and written a second; absent if that is not limited.
+    pub bytes_per_s: Option<u64>,
+    /// Milliseconds' worth of both that may be saved up.
+    pub burst_ms: u32,
+}
+
+impl LimitsView {
+    fn new(message: Option<&control::VolumeLimits>) -> Self {
+        let some = |value: u64| (value > 0).then_some(value);
+        let limits = message.copied().unwrap_or_default();
+        Self {
+            iops: some(limits.iops),
+            bytes_per_s: some(limits.bytes_per_s),
+            burst_ms: limits.burst_ms.unwrap_or(BURST_MS_DEFAULT),
+        }
+    }
+
+    /// In a few words; nothing if there are none.
+    fn words(&self) -> Option<String> {
+        let iops = self.iops.map(|iops| format!("{iops} IOPS"));
+        let bytes = self.bytes_per_s.map(|bytes| format!("{}/s", ByteSize(bytes)));
+        let words: Vec<String> = iops.into_iter().chain(bytes).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+
+    /// With the burst.
+    fn sentence(&self) -> String {
+        match self.words() {
+            Some(words) => format!("{words}, bursts of {} ms", self.burst_ms),
+            None => "none".to_owned(),
+        }
+    }
 }
 
 /// A replica. What only the engine knows is absent while the engine does not answer.
@@ -93,6 +135,7 @@ impl VolumeView {
             volume_id: volume.volume_id,
             size_bytes: volume.size_bytes,
             served_bytes: (volume.served_bytes > 0).then_some(volume.served_bytes),
+            limits: LimitsView::new(volume.limits.as_ref()),
             state: state.to_owned(),
             health: volume.health.clone(),
             leader: non_empty(&volume.leader),
@@ -135,6 +178,7 @@ impl VolumeView {
             self.health.clone(),
             or_nothing(self.leader.as_deref()),
             or_nothing(self.attached_to.as_deref()),
+            or_nothing(self.limits.words().as_deref()),
         ]
     }
 }
@@ -189,6 +233,7 @@ impl View for VolumeView {
                 "Allocated",
                 or_nothing(self.allocated_bytes.map(|bytes| ByteSize(bytes).to_string()).as_deref()),
             ),
+            ("Limits", self.limits.sentence()),
             ("State", self.state.clone()),
             ("Health", self.health.clone()),
             ("Leader", or_nothing(self.leader.as_deref())),
@@ -254,6 +299,7 @@ impl View for VolumeListView {
             Column::Words("HEALTH"),
             Column::Words("LEADER"),
             Column::Words("ATTACHED TO"),
+            Column::Words("LIMITS"),
         ];
         layout(&columns, self.volumes.iter().map(VolumeView::row).collect())
     }

@@ -237,6 +237,7 @@ impl Control for Service {
             )));
         }
         let mut volume = crate::engines::volume(&request.name, request.size_bytes, request.replicas);
+        volume.limits = request.limits;
         if state.looks_until_ready > 0 {
             volume.set_state(VolumeState::Creating);
         }
@@ -274,6 +275,20 @@ impl Control for Service {
             return Err(Status::failed_precondition("a volume cannot shrink"));
         }
         volume.size_bytes = request.size_bytes;
+        Ok(Response::new(volume.clone()))
+    }
+
+    async fn limit_volume(&self, request: Request<LimitVolumeRequest>) -> Answer<Volume> {
+        let mut state = self.enter()?;
+        let request = request.into_inner();
+        let volume = state
+            .volumes
+            .get_mut(&request.name)
+            .ok_or_else(|| not_there(&request.name))?;
+        let limits = volume.limits.get_or_insert_default();
+        limits.iops = request.iops.unwrap_or(limits.iops);
+        limits.bytes_per_s = request.bytes_per_s.unwrap_or(limits.bytes_per_s);
+        limits.burst_ms = request.burst_ms.or(limits.burst_ms);
         Ok(Response::new(volume.clone()))
     }
 

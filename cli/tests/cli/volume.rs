@@ -18,6 +18,7 @@ fn create_waits_until_the_volume_is_ready_and_shows_it() {
 Volume:       data (number 7)
 Size:         10 GiB
 Allocated:    12 MiB
+Limits:       none
 State:        ready
 Health:       healthy
 Leader:       1
@@ -67,6 +68,45 @@ fn create_that_is_not_ready_in_time_says_what_is_missing() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn limits_are_set_changed_one_by_one_and_lifted() {
+    let fake = member();
+    let volume = |rest: &str| run(&format!("--engine {} volume {rest}", fake.address));
+    let created = volume("create v --size 1GiB --iops 1000").ok();
+    assert!(
+        created.contains("Limits:       1000 IOPS, bursts of 100 ms\n"),
+        "{created}"
+    );
+    let limited = volume("limit v --bandwidth 50MiB/s --burst 2s").ok();
+    assert!(
+        limited.contains("Limits:       1000 IOPS, 50 MiB/s, bursts of 2000 ms\n"),
+        "{limited}"
+    );
+    let json = volume("limit v --iops none -o json").json();
+    let expected = serde_json::json!({"iops": null, "bytes_per_s": 50 << 20, "burst_ms": 2000});
+    assert_eq!(json["limits"], expected);
+    assert!(volume("list").ok().contains("50 MiB/s\n"));
+    for (rest, words) in [
+        ("limit v", "nothing is to be changed of the limits of volume 'v'"),
+        (
+            "limit v --iops 0",
+            "a volume is limited to 10 to 10000000 requests a second, or to none; write `none`",
+        ),
+        ("limit v --iops many", "'many' is not a number of requests a second"),
+        (
+            "limit v --bandwidth 4KiB",
+            "a volume is limited to 1 MiB to 1 TiB a second",
+        ),
+        ("limit v --burst 61s", "a burst is 0 to 60 s of the limits"),
+        ("limit v --burst 5", "'5' is not a time"),
+        ("create w --size 1GiB --bandwidth 2000TiB", "1 MiB to 1 TiB"),
+    ] {
+        let ran = volume(rest);
+        assert_eq!(ran.code, 2, "{rest}: {ran:?}");
+        assert!(ran.stderr.contains(words), "{rest}: {}", ran.stderr);
+    }
 }
 
 #[test]
@@ -122,9 +162,9 @@ fn list_as_table_and_as_json() {
     assert_eq!(
         list("table").ok(),
         "\
-VOLUME     SIZE  REPLICAS  STATE  HEALTH   LEADER  ATTACHED TO
-a       1.5 GiB         3  ready  healthy  1       -
-b         4 KiB         1  ready  healthy  1       2
+VOLUME     SIZE  REPLICAS  STATE  HEALTH   LEADER  ATTACHED TO  LIMITS
+a       1.5 GiB         3  ready  healthy  1       -            -
+b         4 KiB         1  ready  healthy  1       2            -
 "
     );
     let json = list("json").json();
@@ -140,7 +180,8 @@ fn show_as_json_has_the_documented_fields() {
     fake.state().volumes = [("v".to_owned(), half)].into();
     let json = run(&format!("--engine {} -o json volume show v", fake.address)).json();
     let expected = serde_json::json!({
-        "name": "v", "volume_id": 7, "size_bytes": 1u64 << 30, "served_bytes": 1u64 << 30, "state": "ready", "health": "healthy", "leader": "1",
+        "name": "v", "volume_id": 7, "size_bytes": 1u64 << 30, "served_bytes": 1u64 << 30,
+        "limits": {"iops": null, "bytes_per_s": null, "burst_ms": 100}, "state": "ready", "health": "healthy", "leader": "1",
         "attached_to": null, "epoch": 2, "allocated_bytes": 12 << 20,
         "replicas": [
             {"replica_id": 11, "node": "1", "disk_id": "disk-1", "created": true, "answering": true, "role": "leader",

@@ -5,4 +5,5 @@ pub mod block;
 #[cfg(feature = "grpc")]
 pub mod control;
 pub mod ids;
+pub mod limits;
 pub mod units;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, Tag};
 use cairn_api::ids::{DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId, Term};
+use cairn_api::limits::VolumeLimits;
 use cairn_format::peer::PeerMessage;
 
 use crate::log::recovery::Rows;
@@ -96,12 +97,15 @@ pub enum Command {
         size_blocks: u64,
     },
     /// Tell the local gateway of a volume, if there is one, how large the volume is by now, or is about to be: requests up to
-    /// there wait for the group to be that large. A smaller size than is known is ignored.
+    /// there wait for the group to be that large, and a smaller size than is known is ignored. And what it may be asked for:
+    /// requests that wait are held to the new limits at once.
     UpdateVolume {
         /// The volume.
         group: GroupId,
         /// Its size.
         size_bytes: u64,
+        /// Its limits.
+        limits: VolumeLimits,
     },
     /// Tell the local gateway of a volume, if there is one, who its members are by now. Gateways hear of changes from
     /// the members themselves; one that was idle while all of them were replaced knows nobody any more.
@@ -502,6 +506,13 @@ pub enum Effect {
         blocks: u64,
         /// A pass has come to its end.
         is_over: bool,
+    },
+    /// A request has waited for its volume's limits: for the counters.
+    Throttled {
+        /// The volume.
+        group: GroupId,
+        /// Nanoseconds.
+        nanos: u64,
     },
     /// A stage of a write took so long: for the histograms.
     Measured {

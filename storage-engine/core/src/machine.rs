@@ -1,6 +1,7 @@
 //! The core itself: events in, effects out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
 use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessage, RepairRefusal};
@@ -733,11 +734,18 @@ impl Running {
             .values()
             .filter_map(Gateway::next_deadline)
             .filter(|deadline| *deadline > now);
+        // What is due already was so since the last tick only.
+        let soon = now.after(Duration::from_nanos(1));
+        let held = self
+            .gateways
+            .values()
+            .filter_map(Gateway::release_at)
+            .map(|at| at.max(soon));
         let scrub = self.scrub.next_deadline().filter(|deadline| *deadline > now);
         let merger = self.merger.next_deadline().filter(|deadline| *deadline > now);
         let catch_up = self.shared.catch_up.next_deadline().filter(|deadline| *deadline > now);
         let own = scrub.into_iter().chain(merger).chain(catch_up);
-        gateways.chain(own).fold(self.next_tick, Timestamp::min)
+        gateways.chain(own).chain(held).fold(self.next_tick, Timestamp::min)
     }
 
     fn command(&mut self, id: CommandId, command: Command) {
@@ -750,9 +758,14 @@ impl Running {
             Command::Resize { group, size_blocks } => {
                 self.for_group(id, group, |group, shared| group.resize(shared, id, size_blocks));
             }
-            Command::UpdateVolume { group, size_bytes } => {
+            Command::UpdateVolume {
+                group,
+                size_bytes,
+                limits,
+            } => {
                 if let Some(gateway) = self.gateways.get_mut(&group) {
                     gateway.update_size(size_bytes);
+                    gateway.set_limits(&mut self.shared, limits);
                 }
                 self.shared.end_command(id, Ok(CommandReply::Done));
             }

@@ -25,6 +25,8 @@ pub trait Observer: Send + 'static {
     fn on_caught_up(&mut self, _bytes: u64) {}
     /// So many blocks were read through for damage; perhaps the last ones of a pass.
     fn on_scrubbed(&mut self, _blocks: u64, _is_over: bool) {}
+    /// A request has waited for so many nanoseconds for its volume's limits.
+    fn on_throttled(&mut self, _group: GroupId, _nanos: u64) {}
     /// A frontend's connection is served.
     fn on_stream_opened(&mut self, _group: GroupId, _volume: &str) {}
     /// A frontend's connection is gone.

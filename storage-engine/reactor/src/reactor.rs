@@ -202,6 +202,7 @@ impl<'a, M: Machine> Turner<'a, M> {
             } => {
                 self.observer.on_leader_changed(group, leader, is_local);
             }
+            Effect::Throttled { group, nanos } => self.observer.on_throttled(group, nanos),
             Effect::Damage { damage, blocks, .. } => self.observer.on_damage(damage, blocks),
             Effect::CaughtUp { bytes } => self.observer.on_caught_up(bytes),
             Effect::Scrubbed { blocks, is_over } => self.observer.on_scrubbed(blocks, is_over),
@@ -264,7 +265,7 @@ impl<'a, M: Machine> Turner<'a, M> {
                     let id = CommandId(self.next_command);
                     self.next_command += 1;
                     self.commands.insert(id, reply);
-                    if let Command::UpdateVolume { group, size_bytes } = command {
+                    if let Command::UpdateVolume { group, size_bytes, .. } = command {
                         self.streams.resized(group, size_bytes);
                     }
                     self.context.events.push(Event::Command { id, command });

@@ -56,6 +56,8 @@ pub struct Node {
     pub wake_at: Option<u64>,
     pub timer_at: Option<u64>,
     pub paused_until: u64,
+    /// Requests that have waited for their volumes' limits, and for how many nanoseconds in all.
+    pub throttled: (u64, u64),
     /// No write of its disk ends before.
     pub stalled_until: u64,
     /// Instead of the cluster's, while its disk is slow.
@@ -85,6 +87,7 @@ impl Node {
             wake_at: None,
             timer_at: None,
             paused_until: 0,
+            throttled: (0, 0),
             stalled_until: 0,
             write_latency: None,
             recovered: None,

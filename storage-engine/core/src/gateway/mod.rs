@@ -17,6 +17,9 @@
 //!   them before they are written back.
 //! - A `Retry` reply says that the leader never proposed the part: it is sent again under the same epoch.
 //!
+//! # Limits
+//! A volume's limits ([`limit`]) hold requests back before anything is begun with them: what waits has locked nothing.
+//!
 //! # A volume that grows
 //! The catalogue's size is raised first, and the gateway is told; then the group's leader commits an entry that moves the
 //! volume's end. Requests are checked here against the size that was told, so that what a leader still refuses as out of
@@ -27,6 +30,7 @@
 
 mod attachment;
 mod complete;
+mod limit;
 mod plan;
 mod ranges;
 mod route;
@@ -36,6 +40,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, StatusExtent, Tag};
 use cairn_api::ids::{DiskId, Epoch, LogIndex, ReplicaId, SnapshotId};
+use cairn_api::limits::VolumeLimits;
 use cairn_api::units::BLOCK_BYTES;
 use cairn_format::peer::{BlockPiece, GatewayReply, GatewayResult};
 
@@ -44,6 +49,7 @@ use crate::mutation::mutated;
 use crate::shared::Shared;
 use crate::time::Timestamp;
 use attachment::Attachment;
+use limit::{Held, Limiter};
 use plan::Piece;
 use ranges::{Range, RangeLocks};
 
@@ -131,6 +137,7 @@ pub(crate) struct Gateway {
     requests: BTreeMap<u64, u64>,
     request_last: u64,
     locks: RangeLocks,
+    limiter: Limiter,
     route: route::Route,
     attachment: Attachment,
 }
@@ -153,6 +160,7 @@ impl Gateway {
             // A gateway made anew must not take the replies to its predecessor's requests for its own.
             request_last: shared.now.as_nanos(),
             locks: RangeLocks::default(),
+            limiter: Limiter::default(),
             route: route::Route::default(),
             attachment: Attachment::default(),
         }
@@ -173,6 +181,7 @@ impl Gateway {
     /// The frontend is gone. What it has under way goes on, so that its locks are released in order.
     pub(crate) fn close(&mut self, shared: &mut Shared, device: DeviceId) {
         self.devices.remove(&device);
+        self.limiter.forget(device);
         self.settle(shared);
     }
 
@@ -188,34 +197,81 @@ impl Gateway {
 
     /// Operations that have not ended.
     pub(crate) fn operations(&self) -> usize {
-        self.operations.len()
+        self.operations.len() + self.limiter.waiting()
+    }
+
+    /// The volume's limits are these from now on.
+    pub(crate) fn set_limits(&mut self, shared: &mut Shared, limits: VolumeLimits) {
+        self.limiter.set(shared.now, limits);
+        self.release(shared);
+    }
+
+    /// When a request that waits for the volume's limits can go.
+    pub(crate) fn release_at(&self) -> Option<Timestamp> {
+        self.limiter.due()
+    }
+
+    /// Lets those go that may.
+    fn release(&mut self, shared: &mut Shared) {
+        while let Some(held) = self.limiter.release(shared.now) {
+            #[allow(clippy::cast_possible_truncation, reason = "584 years of nanoseconds fit in 64 bits")]
+            let nanos = shared.now.since(held.since).as_nanos() as u64;
+            let group = self.spec.group;
+            shared.effects.push(Effect::Throttled { group, nanos });
+            if let Some(held) = self.judge(shared, held) {
+                self.start(shared, held);
+            }
+        }
     }
 
     /// A frontend's request.
     pub(crate) fn submit(&mut self, shared: &mut Shared, device: DeviceId, tag: Tag, op: BlockOp) {
+        let since = shared.now;
+        let request = self.judge(shared, Held { device, tag, op, since });
+        if let Some(request) = request.and_then(|request| self.limiter.admit(request)) {
+            self.start(shared, request);
+        }
+    }
+
+    /// Replies to what can be told at once, and gives back what is to be done. Asked again of what has waited, for its device
+    /// may have been fenced meanwhile.
+    fn judge(&self, shared: &mut Shared, request: Held) -> Option<Held> {
+        let Held { device, tag, op, .. } = &request;
+        let (device, tag) = (*device, *tag);
         let client = Client::Device(device, tag);
         let Some(state) = self.devices.get(&device) else {
-            return reply_now(shared, client, Err(BlockError::ShuttingDown));
+            reply_now(shared, client, Err(BlockError::ShuttingDown));
+            return None;
         };
         let size_bytes = match state.info.snapshot {
             None => self.size_bytes,
             Some(_) => state.info.size_bytes,
         };
-        if let Err(error) = plan::check(&op, size_bytes, state.info.read_only) {
-            return reply_now(shared, client, Err(error));
+        if let Err(error) = plan::check(op, size_bytes, state.info.read_only) {
+            reply_now(shared, client, Err(error));
+            return None;
         }
         let is_write = matches!(
             op,
             BlockOp::Write { .. } | BlockOp::Trim { .. } | BlockOp::WriteZeroes { .. }
         );
         if let (Some(current), true) = (state.fenced, is_write) {
-            return reply_now(shared, client, Err(BlockError::Fenced { current: current.get() }));
+            reply_now(shared, client, Err(BlockError::Fenced { current: current.get() }));
+            return None;
         }
-        if let Some(reply) = trivial_reply(&op) {
-            return reply_now(shared, client, Ok(reply));
+        if let Some(reply) = trivial_reply(op) {
+            reply_now(shared, client, Ok(reply));
+            return None;
         }
-        let snapshot = state.info.snapshot;
-        let operation = self.begin(shared, client, op, false);
+        Some(request)
+    }
+
+    /// Begins what may go.
+    fn start(&mut self, shared: &mut Shared, request: Held) {
+        let client = Client::Device(request.device, request.tag);
+        let device = self.devices.get(&request.device);
+        let snapshot = device.and_then(|device| device.info.snapshot);
+        let operation = self.begin(request.since, client, request.op, false);
         if let Some(state) = self.operations.get_mut(&operation) {
             state.snapshot = snapshot;
         }
@@ -228,19 +284,19 @@ impl Gateway {
 
     /// The control plane takes the attachment away.
     pub(crate) fn detach(&mut self, shared: &mut Shared, id: CommandId, force: bool) {
-        let operation = self.begin(shared, Client::Command(id), BlockOp::Flush, force);
+        let operation = self.begin(shared.now, Client::Command(id), BlockOp::Flush, force);
         self.run(shared, operation);
         self.pump(shared);
     }
 
-    fn begin(&mut self, shared: &Shared, client: Client, op: BlockOp, force: bool) -> u64 {
+    fn begin(&mut self, since: Timestamp, client: Client, op: BlockOp, force: bool) -> u64 {
         self.operation_last += 1;
         let operation = Operation {
             client,
             op,
             force,
             snapshot: None,
-            since: shared.now,
+            since,
             reads_edges: false,
             missing: 0,
             pieces: BTreeMap::new(),
@@ -348,6 +404,7 @@ impl Gateway {
 
     /// Time has passed.
     pub(crate) fn tick(&mut self, shared: &mut Shared) {
+        self.release(shared);
         self.check_timeouts(shared);
         self.keep_alive(shared);
         self.prefer_local_leader(shared);

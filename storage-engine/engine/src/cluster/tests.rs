@@ -214,6 +214,7 @@ impl Bench {
             name: name.to_owned(),
             size_bytes,
             replicas: 3,
+            limits: None,
         };
         self.client(number)
             .create_volume(request)

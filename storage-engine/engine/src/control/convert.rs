@@ -2,6 +2,7 @@
 
 use cairn_api::control as api;
 use cairn_api::ids::ReplicaId;
+use cairn_api::limits::{BURST_MS_DEFAULT, VolumeLimits};
 use cairn_core::event::{GroupStatus, Member, Role};
 use tonic::Status;
 
@@ -71,6 +72,24 @@ pub fn node_record(spec: &api::NodeSpec) -> Result<NodeRecord, Status> {
     })
 }
 
+/// Limits from the API: those that are absent are the default, and 0 is none.
+pub fn limits(message: Option<&api::VolumeLimits>) -> VolumeLimits {
+    let some = |value: u64| (value > 0).then_some(value);
+    message.map_or_else(VolumeLimits::default, |limits| VolumeLimits {
+        iops: some(limits.iops),
+        bytes_per_s: some(limits.bytes_per_s),
+        burst_ms: limits.burst_ms.unwrap_or(BURST_MS_DEFAULT),
+    })
+}
+
+fn limits_message(limits: &VolumeLimits) -> api::VolumeLimits {
+    api::VolumeLimits {
+        iops: limits.iops.unwrap_or_default(),
+        bytes_per_s: limits.bytes_per_s.unwrap_or_default(),
+        burst_ms: Some(limits.burst_ms),
+    }
+}
+
 /// A volume as the catalogue has it; the live fields are left empty.
 pub fn volume(volume: &VolumeRecord) -> api::Volume {
     let (state, health) = match volume.phase() {
@@ -99,6 +118,7 @@ pub fn volume(volume: &VolumeRecord) -> api::Volume {
         health: health.to_owned(),
         served_bytes: 0,
         revision: 0,
+        limits: Some(limits_message(&volume.limits)),
     }
 }
 

@@ -110,6 +110,17 @@ impl Control for ControlService {
         route::on_leader(&self.engine, request, local, remote).await
     }
 
+    async fn limit_volume(&self, request: Request<api::LimitVolumeRequest>) -> Reply<api::Volume> {
+        let local = |engine: &Arc<Engine>, request| -> route::Call<'static, api::Volume> {
+            let engine = Arc::clone(engine);
+            Box::pin(async move { settings::limit(&engine, request).await })
+        };
+        let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::Volume>> {
+            Box::pin(async move { client.limit_volume(request).await })
+        };
+        route::on_leader(&self.engine, request, local, remote).await
+    }
+
     async fn detach_volume(&self, request: Request<api::DetachVolumeRequest>) -> Reply<api::DetachVolumeReply> {
         let epoch = volumes::detach(&self.engine, request.get_ref()).await?;
         Ok(Response::new(api::DetachVolumeReply { epoch }))

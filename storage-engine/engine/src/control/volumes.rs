@@ -8,11 +8,11 @@ use cairn_core::event::{Command as CoreCommand, CommandError};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::route;
 use super::survey::{self, Survey};
+use super::{convert, route};
 use crate::disks::{AskError, ask};
 use crate::engine::Engine;
-use crate::meta::decide::{check_volume, existing_volume};
+use crate::meta::decide::{check_limits, check_volume, existing_volume};
 use crate::meta::group::MetaError;
 use crate::meta::placement::{NodeReport, place};
 use crate::meta::{Catalogue, Command, Outcome, VolumePhase, VolumeRecord};
@@ -34,8 +34,11 @@ fn refuse(refusal: crate::meta::Refusal) -> Status {
 pub(super) async fn create(engine: &Arc<Engine>, request: api::CreateVolumeRequest) -> Result<api::Volume, Status> {
     let replicas = usize::try_from(request.replicas).unwrap_or(usize::MAX);
     check_volume(&request.name, request.size_bytes, replicas).map_err(refuse)?;
+    let limits = convert::limits(request.limits.as_ref());
+    check_limits(&limits).map_err(refuse)?;
     let catalogue = engine.meta.barrier().await?;
-    let group = match existing_volume(&catalogue, &request.name, request.size_bytes, replicas).map_err(refuse)? {
+    let existing = existing_volume(&catalogue, &request.name, request.size_bytes, replicas, limits);
+    let group = match existing.map_err(refuse)? {
         Some(group) => group,
         None => {
             let reports = reports(engine, &catalogue).await;
@@ -45,6 +48,7 @@ pub(super) async fn create(engine: &Arc<Engine>, request: api::CreateVolumeReque
                 name: request.name.clone(),
                 size_bytes: request.size_bytes,
                 places,
+                limits,
             };
             match engine.meta.execute(&command).await? {
                 Outcome::Volume(group) => group,

@@ -117,6 +117,8 @@ pub trait DiskObserver: Send + Sync {
     fn on_disk_failed(&self, reason: String);
     /// A stage took so long.
     fn on_measured(&self, stage: Stage, nanos: u64);
+    /// A request has waited so long for its volume's limits.
+    fn on_throttled(&self, group: GroupId, nanos: u64);
     /// Blocks that the disk had lost were noticed or repaired.
     fn on_damage(&self, damage: Damage, blocks: u64);
     /// So many bytes of data of a state were received, for a replica that is behind the log.

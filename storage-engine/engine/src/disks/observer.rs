@@ -91,6 +91,10 @@ impl DiskObserver for DiskReporter {
         self.metrics.measured(stage, nanos);
     }
 
+    fn on_throttled(&self, group: GroupId, nanos: u64) {
+        self.metrics.throttled(group, nanos);
+    }
+
     fn on_damage(&self, damage: Damage, blocks: u64) {
         self.metrics.damaged(damage, blocks);
     }

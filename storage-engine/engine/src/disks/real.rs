@@ -189,6 +189,10 @@ impl Observer for Adapter {
         self.observer.on_measured(stage, nanos);
     }
 
+    fn on_throttled(&mut self, group: GroupId, nanos: u64) {
+        self.observer.on_throttled(group, nanos);
+    }
+
     fn on_damage(&mut self, damage: Damage, blocks: u64) {
         self.observer.on_damage(damage, blocks);
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_api::limits::VolumeLimits;
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::event::{Command, GroupSpec, Member};
 
@@ -94,6 +95,8 @@ pub struct VolumeRecord {
     pub size_bytes: u64,
     /// Its capacity when it was created, which is what every replica of it is made with.
     pub created_bytes: u64,
+    /// What it may be asked for.
+    pub limits: VolumeLimits,
     /// Its replicas, as they are now; one that is to take another's place is in `succession` until it has.
     pub replicas: Vec<ReplicaRecord>,
     /// It is being deleted.
@@ -139,9 +142,9 @@ impl VolumeRecord {
         }
     }
 
-    /// Whether anything of it that a gateway must know is not as it was created.
+    /// Whether anything of it that a gateway must know is not as the gateway assumes.
     pub fn was_changed(&self) -> bool {
-        self.size_bytes != self.created_bytes
+        self.size_bytes != self.created_bytes || self.limits != VolumeLimits::default()
     }
 
     /// What gateways and their clients' connections are told of the volume, on any disk's thread; one that has none ignores it.
@@ -149,6 +152,7 @@ impl VolumeRecord {
         Command::UpdateVolume {
             group: self.group,
             size_bytes: self.size_bytes,
+            limits: self.limits,
         }
     }
 

@@ -4,11 +4,12 @@
 //! [`super::decide`] to say.
 
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_api::limits::VolumeLimits;
 use cairn_core::event::Member;
 use prost::Message;
 
 use super::catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumeRecord};
-use super::decide::Command;
+use super::decide::{Command, LimitChange};
 use super::succession::{Replacement, Step, Succession, Swap};
 use super::wire;
 
@@ -76,7 +77,9 @@ pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
             name,
             size_bytes,
             places,
+            limits,
         } => Kind::CreateVolume(wire::CreateVolume {
+            limits: limits_to_wire(limits),
             name,
             size_bytes,
             places: places
@@ -95,6 +98,12 @@ pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
             group: group.get(),
             replica: replica.get(),
             dropped,
+        }),
+        Command::LimitVolume { group, change } => Kind::LimitVolume(wire::LimitVolume {
+            group: group.get(),
+            iops: change.iops.map(Option::unwrap_or_default),
+            bytes_per_s: change.bytes_per_s.map(Option::unwrap_or_default),
+            burst_ms: change.burst_ms,
         }),
         Command::ResizeVolume { group, size_bytes } => Kind::ResizeVolume(wire::ResizeVolume {
             group: group.get(),
@@ -144,6 +153,7 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
         Kind::CreateVolume(create) => Command::CreateVolume {
             name: create.name,
             size_bytes: create.size_bytes,
+            limits: limits_from_wire(create.limits),
             places: collect(create.places, |place| {
                 Ok((node_id(&place.node)?, disk_id(&place.disk)?))
             })?,
@@ -152,6 +162,14 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
             group: GroupId(report.group),
             replica: ReplicaId(report.replica),
             dropped: report.dropped,
+        },
+        Kind::LimitVolume(limit) => Command::LimitVolume {
+            group: GroupId(limit.group),
+            change: LimitChange {
+                iops: limit.iops.map(some_if_any),
+                bytes_per_s: limit.bytes_per_s.map(some_if_any),
+                burst_ms: limit.burst_ms,
+            },
         },
         Kind::ResizeVolume(resize) => Command::ResizeVolume {
             group: GroupId(resize.group),
@@ -172,6 +190,27 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
         },
     };
     Ok((message.request, command))
+}
+
+/// Limits are never 0, so that 0 stands for none.
+fn some_if_any(value: u64) -> Option<u64> {
+    (value > 0).then_some(value)
+}
+
+fn limits_to_wire(limits: VolumeLimits) -> Option<wire::Limits> {
+    (limits != VolumeLimits::default()).then(|| wire::Limits {
+        iops: limits.iops.unwrap_or_default(),
+        bytes_per_s: limits.bytes_per_s.unwrap_or_default(),
+        burst_ms: limits.burst_ms,
+    })
+}
+
+fn limits_from_wire(limits: Option<wire::Limits>) -> VolumeLimits {
+    limits.map_or_else(VolumeLimits::default, |limits| VolumeLimits {
+        iops: some_if_any(limits.iops),
+        bytes_per_s: some_if_any(limits.bytes_per_s),
+        burst_ms: limits.burst_ms,
+    })
 }
 
 fn member_to_wire(member: &Member) -> wire::MetaMember {
@@ -312,6 +351,7 @@ fn node_from_wire(node: wire::Node) -> Result<NodeRecord, CodecError> {
 
 fn volume_to_wire(volume: VolumeRecord) -> wire::Volume {
     wire::Volume {
+        limits: limits_to_wire(volume.limits),
         succession: succession_to_wire(&volume.succession),
         group: volume.group.get(),
         name: volume.name,
@@ -338,6 +378,7 @@ fn volume_to_wire(volume: VolumeRecord) -> wire::Volume {
 
 fn volume_from_wire(volume: wire::Volume) -> Result<VolumeRecord, CodecError> {
     Ok(VolumeRecord {
+        limits: limits_from_wire(volume.limits),
         succession: succession_from_wire(volume.succession)?,
         group: GroupId(volume.group),
         name: volume.name,

@@ -4,6 +4,7 @@
 //! answer counts. Applying is deterministic: it reads nothing but the catalogue and the command.
 
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_api::limits::{LimitError, VolumeLimits};
 use cairn_api::units::{BLOCK_BYTES, ByteSize};
 use cairn_core::event::Member;
 
@@ -47,6 +48,8 @@ pub enum Command {
         size_bytes: u64,
         /// A node and a disk of it, for each replica.
         places: Vec<(NodeId, DiskId)>,
+        /// What it may be asked for.
+        limits: VolumeLimits,
     },
     /// A replica was made, or dropped.
     ReportReplica {
@@ -56,6 +59,13 @@ pub enum Command {
         replica: ReplicaId,
         /// Dropped rather than made.
         dropped: bool,
+    },
+    /// Changes what a volume may be asked for.
+    LimitVolume {
+        /// The volume.
+        group: GroupId,
+        /// What is different from then on.
+        change: LimitChange,
     },
     /// Makes a volume larger.
     ResizeVolume {
@@ -87,6 +97,17 @@ pub enum Command {
         /// For the last step, the index of the group's last change of members.
         revision: LogIndex,
     },
+}
+
+/// Which of a volume's limits are to be others; `None` leaves one as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LimitChange {
+    /// Requests a second; `Some(None)` lifts the limit.
+    pub iops: Option<Option<u64>>,
+    /// Bytes a second; `Some(None)` lifts the limit.
+    pub bytes_per_s: Option<Option<u64>>,
+    /// Milliseconds' worth of both.
+    pub burst_ms: Option<u32>,
 }
 
 /// What a command achieved.
@@ -164,12 +185,14 @@ pub fn decide(catalogue: &Catalogue, command: &Command) -> Decision {
             name,
             size_bytes,
             places,
-        } => create(catalogue, name, *size_bytes, places),
+            limits,
+        } => create(catalogue, name, *size_bytes, places, *limits),
         Command::ReportReplica {
             group,
             replica,
             dropped,
         } => report(catalogue, *group, *replica, *dropped),
+        Command::LimitVolume { group, change } => settings::limit(catalogue, *group, change),
         Command::ResizeVolume { group, size_bytes } => settings::resize(catalogue, *group, *size_bytes),
         Command::DeleteVolume { group } => replace::delete(catalogue, *group),
         Command::ReplaceDisk { old, new } => replace::replace(catalogue, *old, *new),
@@ -343,12 +366,23 @@ pub fn check_size(size_bytes: u64) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Checks what a volume may be asked for.
+pub fn check_limits(limits: &VolumeLimits) -> Result<(), Refusal> {
+    let refused = |error: LimitError| Refusal::Invalid {
+        what: error.what,
+        value: error.value,
+        rule: error.rule,
+    };
+    limits.check().map_err(refused)
+}
+
 /// Whether a volume of that name stands already: its number if it is the same, a refusal if it differs.
 pub fn existing_volume(
     catalogue: &Catalogue,
     name: &str,
     size_bytes: u64,
     replicas: usize,
+    limits: VolumeLimits,
 ) -> Result<Option<GroupId>, Refusal> {
     let Some(volume) = catalogue.volume_by_name(name) else {
         return Ok(None);
@@ -369,6 +403,10 @@ pub fn existing_volume(
     if volume.replicas.len() != replicas {
         differences.push(format!("it has {} replicas, not {replicas}", volume.replicas.len()));
     }
+    // Limits are changed later on; only who asks for some wants them as they are.
+    if limits != VolumeLimits::default() && volume.limits != limits {
+        differences.push("it has other limits (`cairn volume limit` changes them)".to_owned());
+    }
     if differences.is_empty() {
         return Ok(Some(volume.group));
     }
@@ -378,12 +416,19 @@ pub fn existing_volume(
     )))
 }
 
-fn create(catalogue: &Catalogue, name: &str, size_bytes: u64, places: &[(NodeId, DiskId)]) -> Decision {
+fn create(
+    catalogue: &Catalogue,
+    name: &str,
+    size_bytes: u64,
+    places: &[(NodeId, DiskId)],
+    limits: VolumeLimits,
+) -> Decision {
     let Some(cluster) = &catalogue.cluster else {
         return Err(Refusal::Precondition("the cluster is not founded yet".to_owned()));
     };
     check_volume(name, size_bytes, places.len())?;
-    if let Some(group) = existing_volume(catalogue, name, size_bytes, places.len())? {
+    check_limits(&limits)?;
+    if let Some(group) = existing_volume(catalogue, name, size_bytes, places.len(), limits)? {
         return Ok((Outcome::Volume(group), Vec::new()));
     }
     if catalogue.volumes.len() >= VOLUMES_MAX {
@@ -427,6 +472,7 @@ fn create(catalogue: &Catalogue, name: &str, size_bytes: u64, places: &[(NodeId,
         name: name.to_owned(),
         size_bytes,
         created_bytes: size_bytes,
+        limits,
         replicas,
         deleting: false,
         succession: Succession::default(),

@@ -28,7 +28,7 @@ pub mod wire {
 }
 
 pub use catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumePhase, VolumeRecord};
-pub use decide::{Command, Outcome, Refusal};
+pub use decide::{Command, LimitChange, Outcome, Refusal};
 pub use succession::{Replacement, Step, Succession, Swap};
 
 #[cfg(test)]

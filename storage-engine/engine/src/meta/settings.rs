@@ -1,10 +1,11 @@
 //! What the commands that change a volume that is there do to the catalogue: part of [`super::decide`], and as pure.
 
 use cairn_api::ids::GroupId;
+use cairn_api::limits::VolumeLimits;
 use cairn_api::units::ByteSize;
 
 use super::catalogue::{Catalogue, VolumeRecord};
-use super::decide::{Change, Decision, Outcome, Refusal, check_size};
+use super::decide::{Change, Decision, LimitChange, Outcome, Refusal, check_limits, check_size};
 
 /// The volume, unless it is being deleted.
 fn living(catalogue: &Catalogue, group: GroupId) -> Result<&VolumeRecord, Refusal> {
@@ -36,6 +37,26 @@ pub(super) fn resize(catalogue: &Catalogue, group: GroupId, size_bytes: u64) -> 
     }
     let volume = VolumeRecord {
         size_bytes,
+        ..volume.clone()
+    };
+    Ok((Outcome::Volume(group), vec![Change::Volume(volume)]))
+}
+
+/// Decides on [`super::Command::LimitVolume`].
+pub(super) fn limit(catalogue: &Catalogue, group: GroupId, change: &LimitChange) -> Decision {
+    let volume = living(catalogue, group)?;
+    let known = volume.limits;
+    let limits = VolumeLimits {
+        iops: change.iops.unwrap_or(known.iops),
+        bytes_per_s: change.bytes_per_s.unwrap_or(known.bytes_per_s),
+        burst_ms: change.burst_ms.unwrap_or(known.burst_ms),
+    };
+    check_limits(&limits)?;
+    if limits == known {
+        return Ok((Outcome::Volume(group), Vec::new()));
+    }
+    let volume = VolumeRecord {
+        limits,
         ..volume.clone()
     };
     Ok((Outcome::Volume(group), vec![Change::Volume(volume)]))
@@ -76,5 +97,68 @@ mod tests {
         }
         assert!(refused(gone, 16384).contains("'gone' is being deleted"));
         assert!(refused(GroupId(99), 16384).contains("there is no volume 99"));
+    }
+
+    #[test]
+    fn limits_are_changed_one_by_one_and_lifted() {
+        let mut catalogue = sample(3);
+        let group = add_volume(&mut catalogue, "v", 8192, &[1, 2, 3]);
+        let mut limit = |change| {
+            run(&mut catalogue, &Command::LimitVolume { group, change }).map(|_| catalogue.volumes[&group].limits)
+        };
+        let none = LimitChange::default();
+        let iops = LimitChange {
+            iops: Some(Some(500)),
+            ..none
+        };
+        let known = VolumeLimits {
+            iops: Some(500),
+            ..VolumeLimits::default()
+        };
+        assert_eq!(limit(iops), Ok(known));
+        assert_eq!(limit(iops), Ok(known), "the same again");
+        let more = LimitChange {
+            bytes_per_s: Some(Some(1 << 20)),
+            burst_ms: Some(2000),
+            ..none
+        };
+        let known = VolumeLimits {
+            bytes_per_s: Some(1 << 20),
+            burst_ms: 2000,
+            ..known
+        };
+        assert_eq!(limit(more), Ok(known));
+        for (change, words) in [
+            (
+                LimitChange {
+                    iops: Some(Some(9)),
+                    ..none
+                },
+                "iops is '9': a volume is limited to 10 to",
+            ),
+            (
+                LimitChange {
+                    bytes_per_s: Some(Some(1)),
+                    ..none
+                },
+                "bandwidth is '1 B'",
+            ),
+            (
+                LimitChange {
+                    burst_ms: Some(90_000),
+                    ..none
+                },
+                "burst is '90000 ms'",
+            ),
+        ] {
+            let refusal = limit(change).unwrap_err().to_string();
+            assert!(refusal.contains(words), "{refusal}");
+        }
+        let lifted = limit(LimitChange {
+            iops: Some(None),
+            ..none
+        })
+        .unwrap();
+        assert_eq!(lifted, VolumeLimits { iops: None, ..known });
     }
 }

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_api::limits::VolumeLimits;
 use cairn_core::event::Member;
 use proptest::prelude::*;
 
 use super::catalogue::{Catalogue, DiskRecord, NodeRecord};
 use super::codec;
-use super::decide::{Command, Outcome, Refusal, carry_out, decide};
+use super::decide::{Command, LimitChange, Outcome, Refusal, carry_out, decide};
 use super::store::Store;
 use super::succession::Step;
 
@@ -72,6 +73,7 @@ pub(crate) fn add_volume(catalogue: &mut Catalogue, name: &str, size_bytes: u64,
             name: name.to_owned(),
             size_bytes,
             places,
+            limits: VolumeLimits::default(),
         },
     )
     .unwrap()
@@ -119,6 +121,7 @@ fn creating_again_is_the_same_volume_and_a_difference_is_named() {
         name: "v".to_owned(),
         size_bytes: 4096,
         places: vec![(node(1), disk(1))],
+        limits: VolumeLimits::default(),
     };
     let message = decide(&catalogue, &other).unwrap_err().to_string();
     assert!(
@@ -134,6 +137,7 @@ fn hopeless_requests_are_refused_by_name() {
         name: name.to_owned(),
         size_bytes,
         places: places.iter().map(|number| (node(*number), disk(*number))).collect(),
+        limits: VolumeLimits::default(),
     };
     for (command, part) in [
         (create("Upper", 4096, &[1]), "name is 'Upper'"),
@@ -218,6 +222,18 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         name: name.to_owned(),
         size_bytes: blocks * 4096,
         places: places.into_iter().map(|number| (node(number), disk(number))).collect(),
+        limits: VolumeLimits {
+            iops: (blocks == 3).then_some(500),
+            ..VolumeLimits::default()
+        },
+    });
+    let limit = (2_u64..8, 0_u64..30, 0_u32..3).prop_map(|(group, iops, burst)| Command::LimitVolume {
+        group: GroupId(group),
+        change: LimitChange {
+            iops: (iops > 5).then(|| (iops > 8).then_some(iops)),
+            bytes_per_s: (iops < 9).then_some(None),
+            burst_ms: (burst > 0).then_some(burst * 25_000),
+        },
     });
     let report = (2_u64..8, 3_u64..20, any::<bool>()).prop_map(|(group, replica, dropped)| Command::ReportReplica {
         group: GroupId(group),
@@ -242,7 +258,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     });
     let register = (1_u8..6).prop_map(|number| Command::RegisterNode(record(number)));
     let any_command = prop_oneof![
-        4 => create, 4 => report, 2 => delete, 2 => swap, 5 => advance, 2 => register, 1 => Just(found(3)), 2 => resize,
+        4 => create, 4 => report, 2 => delete, 2 => swap, 5 => advance, 2 => register, 1 => Just(found(3)), 2 => resize, 2 => limit,
     ];
     prop::collection::vec(any_command, 1..40)
 }

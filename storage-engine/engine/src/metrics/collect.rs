@@ -49,6 +49,7 @@ impl Collector for EngineCollector {
         stages(&engine, &mut encoder)?;
         disks(&engine, &mut encoder)?;
         damage(&engine, &mut encoder)?;
+        limits(&engine, &mut encoder)?;
         whole(&engine, &mut encoder)
     }
 }
@@ -62,6 +63,28 @@ fn stages(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
         family
             .encode_family(&labels)?
             .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+    }
+    Ok(())
+}
+
+/// What volumes' limits have made requests through this engine wait. Volumes that are gone are left out.
+fn limits(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
+    let view = engine.meta.view();
+    let waited = engine.metrics.throttled_by_volume();
+    let named: Vec<(&str, u64, u64)> = waited
+        .iter()
+        .filter_map(|(group, (requests, nanos))| Some((view.volumes.get(group)?.name.as_str(), *requests, *nanos)))
+        .collect();
+    let help = "Requests that have waited for their volume's limits";
+    let mut family = encoder.encode_descriptor("cairn_volume_throttled_requests", help, None, MetricType::Counter)?;
+    for (volume, requests, _) in &named {
+        counter(family.encode_family(&[("volume", *volume)])?, *requests)?;
+    }
+    let help = "Microseconds that requests have waited for their volume's limits";
+    let name = "cairn_volume_throttled_microseconds";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (volume, _, nanos) in &named {
+        counter(family.encode_family(&[("volume", *volume)])?, nanos / 1000)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ mod collect;
 mod histogram;
 pub mod http;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -31,6 +31,8 @@ pub struct Metrics {
     catch_up_bytes: AtomicU64,
     scrubs: AtomicU64,
     led: Mutex<BTreeSet<(DiskId, GroupId)>>,
+    /// Of each limited volume, the requests that have waited here and the nanoseconds in all.
+    throttled: Mutex<BTreeMap<GroupId, (u64, u64)>>,
     /// NBD connections that are negotiating.
     pub nbd_negotiating: AtomicU64,
     /// NBD connections refused or dropped before their transmission.
@@ -87,6 +89,19 @@ impl Metrics {
     pub fn scrubbed(&self, blocks: u64, is_over: bool) {
         self.blocks_scrubbed.fetch_add(blocks, Ordering::Relaxed);
         self.scrubs.fetch_add(u64::from(is_over), Ordering::Relaxed);
+    }
+
+    /// A request has waited so long for its volume's limits. Such requests are as rare as the limits say, so that a lock does
+    /// no harm.
+    pub fn throttled(&self, group: GroupId, nanos: u64) {
+        let mut throttled = self.throttled.lock().unwrap_or_else(PoisonError::into_inner);
+        let (requests, waited) = throttled.entry(group).or_default();
+        (*requests, *waited) = (*requests + 1, *waited + nanos);
+    }
+
+    /// Of each limited volume, the requests that have waited here and for how many nanoseconds in all.
+    fn throttled_by_volume(&self) -> BTreeMap<GroupId, (u64, u64)> {
+        self.throttled.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A group's leader, as known on that disk, changed.

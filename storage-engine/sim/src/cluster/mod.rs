@@ -437,6 +437,10 @@ impl Cluster {
                 "[disk] node {number} finds damage on a disk that nothing was done to"
             ),
             Effect::CaughtUp { bytes } => self.nodes[number].caught_up_bytes += bytes,
+            Effect::Throttled { nanos, .. } => {
+                let throttled = &mut self.nodes[number].throttled;
+                *throttled = (throttled.0 + 1, throttled.1 + nanos);
+            }
             Effect::Damage { .. } | Effect::Scrubbed { .. } | Effect::Measured { .. } => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The control plane's part in the growth of a volume: every gateway is told of the new size at once, as from the catalogue,
+//! The control plane's part in the growth of a volume and in what else of it changes: every gateway is told of the new size at once, as from the catalogue,
 //! and whoever leads is asked for it, again and again, until it is applied somewhere.
 //!
 //! Clients ask for what is new from that moment on. What they write and read there is checked like everything else, and
@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use cairn_api::limits::VolumeLimits;
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::event::Command;
 
@@ -28,9 +29,16 @@ impl Run<'_> {
             self.cluster.now,
             format_args!("=== volume {volume} is to have {size_blocks} blocks"),
         );
+        // Limits come and go with it; who waits for them waits beside every fault.
+        let limits = VolumeLimits {
+            iops: self.rng.chance(30).then_some(50),
+            bytes_per_s: self.rng.chance(30).then_some(1 << 20),
+            ..VolumeLimits::default()
+        };
         let update = Command::UpdateVolume {
             group: group_of(volume),
             size_bytes: size_blocks * BLOCK_BYTES,
+            limits,
         };
         for node in 0..self.scenario.nodes {
             if self.cluster.nodes[node].is_running() {

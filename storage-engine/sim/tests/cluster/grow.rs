@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply};
 use cairn_api::ids::GroupId;
+use cairn_api::limits::VolumeLimits;
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::event::{Command, CommandError, CommandReply, GroupSpec};
 use cairn_sim::cluster::{Cluster, Setup, read_bytes};
@@ -45,6 +46,7 @@ fn tell(cluster: &mut Cluster, node: usize, size_blocks: u64) {
     let update = Command::UpdateVolume {
         group: VOLUME,
         size_bytes: size_blocks * BLOCK_BYTES,
+        limits: VolumeLimits::default(),
     };
     assert_eq!(cluster.command(node, update), Ok(CommandReply::Done));
 }

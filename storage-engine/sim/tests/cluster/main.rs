@@ -21,6 +21,7 @@ mod grow;
 mod guards;
 mod io;
 mod lease;
+mod limits;
 mod members;
 mod repair;
 mod scrub;
