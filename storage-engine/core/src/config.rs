@@ -80,6 +80,9 @@ pub struct Limits {
     pub log_bytes_max: u64,
     /// Entry headers of one group kept in memory once they are applied; older ones are read back from the log.
     pub headers_kept_max: usize,
+    /// Groups take turns at the disk. If not, what they write goes out in the order in which it came, and one with a deep
+    /// queue keeps all others waiting: for measuring the difference.
+    pub is_fair: bool,
     /// Move leadership to the node where the volume is used.
     pub move_leadership: bool,
     /// How the disk is read through for damage.
@@ -116,6 +119,7 @@ impl Default for Limits {
             link_bytes_max: 16 << 20,
             log_bytes_max: 64 << 20,
             headers_kept_max: 4096,
+            is_fair: true,
             move_leadership: true,
             scrub: ScrubSettings::default(),
             log_kept_max: LOG_KEPT_MAX,

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod event;
+mod fair;
 mod gateway;
 mod group;
 mod load;
@@ -17,6 +18,7 @@ mod mutation;
 #[cfg(feature = "mutations")]
 pub mod mutation;
 mod pace;
+mod reading;
 mod recover;
 mod repair;
 mod scrub;

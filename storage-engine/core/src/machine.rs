@@ -14,7 +14,7 @@ use crate::gateway::Gateway;
 use crate::group::{BASE, Group, Location, Recovered};
 use crate::load::Load;
 use crate::log::recovery::{LogRead, LogSummary, Outcome, Recovery};
-use crate::log::{LogTail, LogWrite, LogWriter, Record, Ticket};
+use crate::log::{LogSettings, LogTail, LogWrite, LogWriter, Record, Ticket};
 use crate::map::BlockMap;
 use crate::merge::Merger;
 use crate::mutation::{Seeded, mutated};
@@ -47,7 +47,7 @@ struct Running {
     dirty: BTreeSet<GroupId>,
     writing: BTreeMap<IoId, Writing>,
     /// Commands that are done when a record is durable.
-    durable_commands: BTreeMap<Ticket, CommandId>,
+    durable_commands: BTreeMap<(GroupId, Ticket), CommandId>,
     hand_over: Option<CommandId>,
     scrub: Scrub,
     merger: Merger,
@@ -306,7 +306,11 @@ fn finish_recovery(
         return Err(format!("the log of disk {} contradicts itself: {problem}", config.disk));
     }
     let incarnation = tail.incarnation;
-    let log = LogWriter::new(config.disk, config.geometry, tail).seeded(seeded);
+    let settings = LogSettings {
+        is_fair: config.limits.is_fair,
+        ..LogSettings::default()
+    };
+    let log = LogWriter::with_settings(config.disk, config.geometry, tail, settings).seeded(seeded);
     let shared = Shared::new(config.clone(), seeded, log, now, io);
     let mut summary = RecoverySummary {
         frames: found.frames,
@@ -574,35 +578,30 @@ impl Running {
             return;
         };
         self.shared.measured(Stage::Disk, writing.since);
-        let Some(ticket) = self.shared.log.completed(io) else {
+        let Some(records) = self.shared.log.completed(io) else {
             return;
         };
         self.opened();
-        while let Some((due, number)) = self
-            .shared
-            .awaiting
-            .first_key_value()
-            .map(|(due, number)| (*due, *number))
-        {
-            if due > ticket {
-                break;
-            }
-            self.shared.awaiting.remove(&due);
+        for (number, ticket) in records {
             if let Some(group) = self.groups.get_mut(&number) {
                 group.durable(&mut self.shared, ticket);
                 self.dirty.insert(number);
             }
-        }
-        while let Some((due, id)) = self.durable_commands.first_key_value().map(|(due, id)| (*due, *id)) {
-            if due > ticket {
-                break;
+            let up_to = (number, Ticket(0))..=(number, ticket);
+            while let Some((due, id)) = self
+                .durable_commands
+                .range(up_to.clone())
+                .next()
+                .map(|(due, id)| (*due, *id))
+            {
+                self.durable_commands.remove(&due);
+                self.shared.end_command(id, Ok(CommandReply::Done));
             }
-            self.durable_commands.remove(&due);
-            self.shared.end_command(id, Ok(CommandReply::Done));
         }
     }
 
     fn read(&mut self, io: IoId, result: Result<bytes::Bytes, DiskFault>) {
+        self.shared.read_ended_on_disk(io);
         let Some(purpose) = self.shared.reads.remove(&io) else {
             return;
         };
@@ -715,7 +714,7 @@ impl Running {
         let mut load = Load {
             log_bytes: self.shared.log.queued_bytes(),
             frames: self.writing.len(),
-            reads: self.shared.reads.len(),
+            reads: self.shared.reads.len() + self.shared.reading.waiting(),
             link_bytes: self.shared.links.queued_bytes_in_all(),
             operations: self.gateways.values().map(Gateway::operations).sum(),
             write_backs: self.shared.repairs.write_backs(),
@@ -859,7 +858,7 @@ impl Running {
                     index: LogIndex(BASE),
                     term: Term(BASE),
                 });
-                self.durable_commands.insert(ticket, id);
+                self.durable_commands.insert((number, ticket), id);
                 if group
                     .spec
                     .members
@@ -914,11 +913,12 @@ impl Running {
         group.abandon(&mut self.shared);
         // What it was reading must not be taken for something that a successor under another number has asked for.
         self.shared.reads.retain(|_, purpose| purpose.group() != number);
+        self.shared.reading.forget(number);
         self.shared.repairs.forget(number);
         self.scrub.forget(number);
         self.dropped.insert(number, group.replica);
         let ticket = self.shared.log.push(Record::GroupDropped(number));
-        self.durable_commands.insert(ticket, id);
+        self.durable_commands.insert((number, ticket), id);
     }
 
     /// Hands over what is still led here; replies when nothing is.

@@ -8,11 +8,15 @@ use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessag
 
 use crate::config::CoreConfig;
 use crate::event::{CommandError, CommandId, CommandReply, Effect, IoId, Stage};
-use crate::log::{HeaderRead, LogWriter, Ticket};
+use crate::log::{HeaderRead, LogWriter};
 use crate::mutation::Seeded;
 use crate::pace::Pace;
+use crate::reading::Reading;
 use crate::repair::Repairs;
 use crate::time::Timestamp;
+
+/// The part of what may wait for the disk that a group may have waiting while there is too much, as a divisor: a request or two.
+const LOG_SHARE: u64 = 32;
 
 /// Who waits for the end of something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,10 +156,10 @@ pub(crate) struct Shared {
     pub(crate) log: LogWriter,
     pub(crate) links: Links,
     /// Bytes that are being read for each peer's gateways: they are queued to it next.
-    reading: BTreeMap<DiskId, usize>,
+    reading_for: BTreeMap<DiskId, usize>,
     pub(crate) reads: BTreeMap<IoId, Purpose>,
-    /// The group whose records a ticket is the last of.
-    pub(crate) awaiting: BTreeMap<Ticket, GroupId>,
+    /// Of those, the ones for clients, and those that wait for their turn.
+    pub(crate) reading: Reading,
     pub(crate) local_requests: VecDeque<GatewayRequest>,
     pub(crate) local_replies: VecDeque<GatewayReply>,
     /// When the oldest record that waits for a frame came.
@@ -175,6 +179,7 @@ pub fn message_bytes(message: &PeerMessage) -> usize {
 
 impl Shared {
     pub(crate) fn new(config: CoreConfig, seeded: Seeded, log: LogWriter, now: Timestamp, io: IoNumbers) -> Self {
+        let is_fair = config.limits.is_fair;
         let random = config.seed ^ 0x9E37_79B9_7F4A_7C15;
         Self {
             config,
@@ -183,9 +188,9 @@ impl Shared {
             effects: Vec::new(),
             log,
             links: Links::default(),
-            reading: BTreeMap::new(),
+            reading_for: BTreeMap::new(),
             reads: BTreeMap::new(),
-            awaiting: BTreeMap::new(),
+            reading: Reading::new(is_fair),
             local_requests: VecDeque::new(),
             local_replies: VecDeque::new(),
             queued_since: None,
@@ -206,25 +211,32 @@ impl Shared {
 
     /// Whether so much is queued to another core that nothing with payload should be.
     pub(crate) fn is_link_full(&self, disk: DiskId) -> bool {
-        let reading = self.reading.get(&disk).copied().unwrap_or(0);
+        let reading = self.reading_for.get(&disk).copied().unwrap_or(0);
         self.links.queued_bytes(disk) + reading > self.config.limits.link_bytes_max
+    }
+
+    /// Whether so much waits for the disk that a group should not add to it. One with little waiting may, for it is not to
+    /// blame, until there is twice as much.
+    pub(crate) fn is_log_full(&self, group: GroupId) -> bool {
+        let (all, bound) = (self.log.queued_bytes(), self.config.limits.log_bytes_max);
+        all > bound && (all > 2 * bound || self.log.queued_bytes_of(group) > bound / LOG_SHARE)
     }
 
     /// So many bytes are going to be read for a request.
     pub(crate) fn read_begun(&mut self, origin: Origin, bytes: usize) {
         if let Origin::Peer(disk, _) = origin {
-            *self.reading.entry(disk).or_default() += bytes;
+            *self.reading_for.entry(disk).or_default() += bytes;
         }
     }
 
     /// They were, or never will be.
     pub(crate) fn read_ended(&mut self, origin: Origin, bytes: usize) {
         if let Origin::Peer(disk, _) = origin
-            && let Some(reading) = self.reading.get_mut(&disk)
+            && let Some(reading) = self.reading_for.get_mut(&disk)
         {
             *reading = reading.saturating_sub(bytes);
             if *reading == 0 {
-                self.reading.remove(&disk);
+                self.reading_for.remove(&disk);
             }
         }
     }

@@ -58,6 +58,8 @@ pub struct Node {
     pub paused_until: u64,
     /// Requests that have waited for their volumes' limits, and for how many nanoseconds in all.
     pub throttled: (u64, u64),
+    /// When its disk will have moved all that it was asked for, if moving bytes takes time.
+    pub disk_busy_until: u64,
     /// No write of its disk ends before.
     pub stalled_until: u64,
     /// Instead of the cluster's, while its disk is slow.
@@ -88,6 +90,7 @@ impl Node {
             timer_at: None,
             paused_until: 0,
             throttled: (0, 0),
+            disk_busy_until: 0,
             stalled_until: 0,
             write_latency: None,
             recovered: None,

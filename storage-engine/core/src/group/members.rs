@@ -151,7 +151,6 @@ impl Group {
         let (settled, under_way) = (self.settled, self.settling.map(|(_, revision)| revision));
         if revision > settled && under_way.is_none_or(|under_way| revision > under_way) {
             let ticket = self.push_hard_state(shared);
-            shared.awaiting.insert(ticket, self.spec.group);
             self.settling = Some((ticket, revision));
         }
     }

@@ -507,8 +507,6 @@ impl Group {
                 Some(before) => persist.ticket = before.ticket,
                 None => return self.persisted(shared, persist),
             }
-        } else {
-            shared.awaiting.insert(persist.ticket, self.spec.group);
         }
         self.persists.push_back(persist);
     }

@@ -267,7 +267,7 @@ impl Group {
                 piece,
             };
             #[allow(clippy::cast_possible_truncation, reason = "at most 1 MiB")]
-            shared.read(
+            shared.read_for_client(
                 block.0 * BLOCK_BYTES,
                 (u64::from(run_blocks) * BLOCK_BYTES) as u32,
                 purpose,

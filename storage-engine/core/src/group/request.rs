@@ -169,7 +169,7 @@ impl Group {
         if !payload.is_empty() && !self.majority_has_room(shared, u64::from(header.payload_blocks())) {
             return shared.reply(self.spec.group, origin, GatewayResult::Failed(BlockError::NoSpace));
         }
-        if shared.log.queued_bytes() > shared.config.limits.log_bytes_max {
+        if shared.is_log_full(self.spec.group) {
             return shared.reply(self.spec.group, origin, GatewayResult::Retry);
         }
         self.holder_heard = shared.now;

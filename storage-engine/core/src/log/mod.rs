@@ -1,8 +1,8 @@
 //! The segment log of one disk: what is pushed is written in batch frames, durable in the order of pushing, and found
 //! again by recovery.
 //!
-//! The log knows nothing of Raft. It takes records, gives each a [`Ticket`], and says up to which ticket everything is
-//! durable. Records wait while a few frames are under way and then share the next frame: the busier the disk, the
+//! The log knows nothing of Raft. It takes records, gives each a [`Ticket`], and says up to which ticket everything of
+//! a group is durable. Records wait while a few frames are under way and then share the next frame: the busier the disk, the
 //! larger the batch. A frame is one write, its segment's header included where it begins one, so that a completion
 //! always means the whole of it.
 //!
@@ -28,7 +28,7 @@ pub use parse::{FrameEntry, HeaderRead, parse_frame_entries};
 pub use space::FreeSegments;
 pub use writer::LogWriter;
 
-/// Names a pushed record. Monotonic: when one is durable, all before it are. The first record gets 1.
+/// Names a pushed record. Monotonic: when one is durable, all of its group before it are. The first record gets 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Ticket(pub u64);
 
@@ -140,8 +140,8 @@ pub struct LogWrite {
     pub placed: Vec<Placed>,
     /// Where the portions of states that it holds were put, in order of pushing.
     pub portions: Vec<PlacedPortion>,
-    /// The first and the last record it holds; `None` for a frame that only vouches for those before it.
-    pub tickets: Option<(Ticket, Ticket)>,
+    /// Of each group with a record in it, the last one; none for a frame that only vouches for those before it.
+    pub records: Vec<(GroupId, Ticket)>,
 }
 
 /// Bounds of the writer.
@@ -153,6 +153,8 @@ pub struct LogSettings {
     /// Payload of one frame in blocks, unless a single record has more. At most
     /// [`cairn_format::frame::PAYLOAD_BLOCKS_MAX`].
     pub frame_payload_blocks_max: u32,
+    /// Groups take turns. If not, records go out in the order in which they came: for measuring the difference.
+    pub is_fair: bool,
 }
 
 impl Default for LogSettings {
@@ -160,6 +162,7 @@ impl Default for LogSettings {
         Self {
             frames_in_flight_max: FRAMES_IN_FLIGHT_MAX,
             frame_payload_blocks_max: FRAME_PAYLOAD_BLOCKS_MAX,
+            is_fair: true,
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The writer: queue, batches, the window of frames under way, the order of durability.
+//! The writer: queue ([`crate::fair`]: groups take turns), batches, the window of frames under way, the order of durability.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use bytes::Bytes;
-use cairn_api::ids::DiskId;
+use cairn_api::ids::{DiskId, GroupId};
 use cairn_api::units::BLOCK_BYTES;
 use cairn_format::entry::{BlockCrcs, ENTRY_BLOCKS_MAX};
 use cairn_format::frame::{
@@ -17,6 +17,7 @@ use super::{
     FRAME_PIECES_MAX, FreeSegments, LogSettings, LogTail, LogWrite, OpenSegment, Placed, PlacedPortion, Record, Ticket,
 };
 use crate::event::IoId;
+use crate::fair::FairQueue;
 use crate::mutation::{Seeded, mutated};
 
 /// What one record can at most take on the disk, its own frame header included: what may be left over at the end of a
@@ -43,6 +44,18 @@ impl Queued {
     fn bytes(&self) -> u64 {
         (self.record.encoded_len() + self.payload.len()) as u64
     }
+
+    const fn group(&self) -> GroupId {
+        match &self.record {
+            FrameRecord::Entry { group, .. }
+            | FrameRecord::HardState { group, .. }
+            | FrameRecord::GroupCreated { group, .. }
+            | FrameRecord::GroupDropped { group }
+            | FrameRecord::StageBegin { group, .. }
+            | FrameRecord::StageBlocks { group, .. }
+            | FrameRecord::StageDone { group, .. } => *group,
+        }
+    }
 }
 
 /// A frame under way.
@@ -52,7 +65,8 @@ struct InFlight {
     sequence: u64,
     /// What it vouches for.
     durable_upto: u64,
-    last_ticket: Ticket,
+    /// Of each group with a record in it, the last one.
+    records: Vec<(GroupId, Ticket)>,
     is_done: bool,
 }
 
@@ -80,7 +94,7 @@ pub struct LogWriter {
     /// The last frame that holds a record: one that a later frame should vouch for.
     vouch_for: u64,
     next_ticket: Ticket,
-    queue: VecDeque<Queued>,
+    queue: FairQueue<Queued>,
     queued_bytes: u64,
     /// Blocks that the queue takes at most: each record's payload and a frame header of its own.
     queued_blocks: u64,
@@ -125,7 +139,7 @@ impl LogWriter {
             durable_sequence: tail.next_sequence - 1,
             vouch_for: tail.next_sequence - 1,
             next_ticket: Ticket(1),
-            queue: VecDeque::new(),
+            queue: FairQueue::new(!settings.is_fair),
             queued_bytes: 0,
             queued_blocks: 0,
             in_flight: VecDeque::new(),
@@ -157,7 +171,8 @@ impl LogWriter {
         };
         self.queued_bytes += queued.bytes();
         self.queued_blocks += u64::from(queued.payload_blocks()) + 1;
-        self.queue.push_back(queued);
+        let (group, bytes, has_payload) = (queued.group(), queued.bytes(), !queued.payload.is_empty());
+        self.queue.push(group, queued, bytes, has_payload);
         ticket
     }
 
@@ -169,6 +184,11 @@ impl LogWriter {
     /// Bytes of headers and payload that wait for a frame.
     pub const fn queued_bytes(&self) -> u64 {
         self.queued_bytes
+    }
+
+    /// The same, of one group.
+    pub fn queued_bytes_of(&self, group: GroupId) -> u64 {
+        self.queue.bytes_of(group)
     }
 
     /// Frames under way.
@@ -192,12 +212,12 @@ impl LogWriter {
         }
     }
 
-    /// A write has ended well. Gives the last durable ticket if more is durable than before: `Ticket(0)` if that is
-    /// only the frame that opens the log.
-    pub fn completed(&mut self, io: IoId) -> Option<Ticket> {
+    /// A write has ended well. Gives, if more is durable than before, of each group with a record in that the last one: all
+    /// records of the group up to it are durable. None at all in the frame that opens the log, or in one that only vouches.
+    pub fn completed(&mut self, io: IoId) -> Option<Vec<(GroupId, Ticket)>> {
         let frame = self.in_flight.iter_mut().find(|frame| frame.io == io)?;
         frame.is_done = true;
-        let mut durable = mutated!(self.seeded, FramesOutOfOrder).then_some(frame.last_ticket);
+        let mut durable = mutated!(self.seeded, FramesOutOfOrder).then(|| frame.records.clone());
         while self.in_flight.front().is_some_and(|frame| frame.is_done) {
             let Some(frame) = self.in_flight.pop_front() else { break };
             assert_eq!(
@@ -214,7 +234,7 @@ impl LogWriter {
             {
                 self.unvouched.pop_front();
             }
-            durable = Some(frame.last_ticket);
+            durable.get_or_insert_default().extend(frame.records);
         }
         durable
     }
@@ -288,23 +308,23 @@ impl LogWriter {
         } else {
             frame_offset
         };
-        let tickets = batch
-            .first()
-            .zip(batch.last())
-            .map(|(first, last)| (first.ticket, last.ticket));
+        let mut last_of: BTreeMap<GroupId, Ticket> = BTreeMap::new();
+        for queued in &batch {
+            last_of.insert(queued.group(), queued.ticket);
+        }
+        let records: Vec<(GroupId, Ticket)> = last_of.into_iter().collect();
         let mut buffers: Vec<Bytes> = begun.into_iter().collect();
         let (placed, portions) = self.encode_frame(batch, &mut buffers);
         let io = io_ids();
         let sequence = self.next_sequence;
-        if tickets.is_some() {
+        if !records.is_empty() {
             self.vouch_for = sequence;
         }
-        let last_ticket = Ticket(self.next_ticket.0 - 1 - self.queue.len() as u64);
         self.in_flight.push_back(InFlight {
             io,
             sequence,
             durable_upto: self.durable_sequence,
-            last_ticket,
+            records: records.clone(),
             is_done: false,
         });
         let end = self.open.map_or(0, |open| open.cursor);
@@ -320,13 +340,13 @@ impl LogWriter {
             buffers,
             placed,
             portions,
-            tickets,
+            records,
         })
     }
 
     /// Blocks of a frame with the next record, or with none.
-    fn next_blocks(&self) -> u64 {
-        self.queue.front().map_or(1, |next| {
+    fn next_blocks(&mut self) -> u64 {
+        self.queue.peek().map_or(1, |next| {
             u64::from(header_blocks_for(next.record.encoded_len())) + u64::from(next.payload_blocks())
         })
     }
@@ -355,8 +375,9 @@ impl LogWriter {
     /// Takes what fits into one frame from the queue, at least its first record if there is one.
     fn take_batch(&mut self) -> Vec<Queued> {
         let room = self.room_blocks();
-        let (mut records_bytes, mut payload_blocks, mut pieces, mut count) = (0, 0_u32, 0, 0);
-        for queued in &self.queue {
+        let (mut records_bytes, mut payload_blocks, mut pieces) = (0, 0_u32, 0);
+        let mut batch: Vec<Queued> = Vec::new();
+        while let Some(queued) = self.queue.peek() {
             let bytes = records_bytes + queued.record.encoded_len();
             let blocks = payload_blocks + queued.payload_blocks();
             let header_blocks = header_blocks_for(bytes);
@@ -368,11 +389,14 @@ impl LogWriter {
             {
                 break;
             }
-            (records_bytes, payload_blocks, count) = (bytes, blocks, count + 1);
+            (records_bytes, payload_blocks) = (bytes, blocks);
             pieces += usize::from(!queued.payload.is_empty());
+            batch.extend(self.queue.pop());
         }
-        assert!(count > 0 || self.queue.is_empty(), "a segment has room for any record");
-        let batch: Vec<Queued> = self.queue.drain(..count).collect();
+        assert!(
+            !batch.is_empty() || self.queue.is_empty(),
+            "a segment has room for any record"
+        );
         for queued in &batch {
             self.queued_bytes -= queued.bytes();
             self.queued_blocks -= u64::from(queued.payload_blocks()) + 1;

@@ -49,6 +49,8 @@ pub struct Setup {
     /// Nanoseconds a disk write takes, from and to.
     pub write_latency: (u64, u64),
     pub read_latency: (u64, u64),
+    /// How much a disk moves; `None` for any amount at once.
+    pub disk_bytes_per_s: Option<u64>,
     pub link_latency: (u64, u64),
     pub drift_ppm_max: u64,
     pub mutant: Mutant,
@@ -65,6 +67,7 @@ impl Setup {
             limits: Limits::default(),
             write_latency: (60 * MICROSECOND, 900 * MICROSECOND),
             read_latency: (40 * MICROSECOND, 300 * MICROSECOND),
+            disk_bytes_per_s: None,
             link_latency: (20 * MICROSECOND, 300 * MICROSECOND),
             drift_ppm_max: 2_000,
             mutant: Mutant::default(),
@@ -370,6 +373,16 @@ impl Cluster {
         }
     }
 
+    /// How long it takes until the disk has moved so many bytes more, behind all that it is asked for already.
+    fn transfer(&mut self, number: usize, bytes: u64) -> u64 {
+        let Some(bytes_per_s) = self.setup.disk_bytes_per_s else {
+            return 0;
+        };
+        let busy_until = &mut self.nodes[number].disk_busy_until;
+        *busy_until = (*busy_until).max(self.now) + bytes * SECOND / bytes_per_s;
+        *busy_until - self.now
+    }
+
     fn carry_out_one(&mut self, number: usize, effect: Effect) {
         let life = self.nodes[number].life;
         match effect {
@@ -379,13 +392,15 @@ impl Cluster {
             }
             Effect::Write { io, offset, buffers } => {
                 self.watch_write(number, io, offset, &buffers);
-                self.nodes[number].disk.submit(io, offset, buffers);
                 let (from, to) = self.nodes[number].write_latency.unwrap_or(self.setup.write_latency);
-                let latency = self.rng.between(from, to);
+                let bytes = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+                self.nodes[number].disk.submit(io, offset, buffers);
+                let latency = self.rng.between(from, to) + self.transfer(number, bytes);
                 self.plan(self.now + latency, Happening::Written { node: number, life, io });
             }
             Effect::Read { io, offset, length } => {
                 let latency = self.rng.between(self.setup.read_latency.0, self.setup.read_latency.1);
+                let latency = latency + self.transfer(number, u64::from(length));
                 self.plan(
                     self.now + latency,
                     Happening::Read {

@@ -15,6 +15,7 @@ mod catch_up;
 mod catch_up_state;
 mod determinism;
 mod failover;
+mod fairness;
 mod fencing;
 mod full_disk;
 mod grow;

@@ -169,7 +169,6 @@ impl Group {
             durable: Ticket(0),
             bytes: 0,
         });
-        shared.awaiting.insert(last, group);
     }
 
     /// Asks for what comes next, if it may be asked for now.
@@ -258,7 +257,6 @@ impl Group {
             receiver.unplaced.insert(receiver.last, portion);
         }
         receiver.bytes += bytes;
-        shared.awaiting.insert(receiver.last, self.spec.group);
         shared
             .catch_up
             .came(shared.now, bytes, shared.config.limits.catch_up_rate);

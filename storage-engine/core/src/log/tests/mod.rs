@@ -15,7 +15,7 @@ use cairn_format::entry::{BlockCrcs, EntryHeader};
 use cairn_format::superblock::Geometry;
 
 use super::recovery::{LogRead, Outcome, RecoveredRecord, Recovery, RecoverySink, Rows};
-use super::{LogSettings, LogTail, LogWrite, LogWriter, Record, Ticket};
+use super::{LogSettings, LogTail, LogWrite, LogWriter, Record};
 use crate::event::{DiskFault, GroupSpec, IoId, Member};
 
 pub(super) const DISK: DiskId = DiskId::from_bytes([7; 16]);
@@ -252,7 +252,7 @@ impl Rig {
         };
         Record::GroupCreated {
             spec: GroupSpec {
-                group: GroupId(self.next_index),
+                group: GroupId(2),
                 size_blocks: 100,
                 members: vec![member],
             },
@@ -287,8 +287,12 @@ impl Rig {
     pub(super) fn complete(&mut self, place: usize) {
         let write = self.under_way.remove(place);
         self.disk.write(write.offset, &concat(&write), |_| true);
-        if let Some(Ticket(ticket)) = self.writer.completed(write.io) {
-            self.durable = self.base + usize::try_from(ticket).unwrap();
+        if let Some(records) = self.writer.completed(write.io) {
+            // All records are of one group here.
+            let last = records
+                .last()
+                .map_or(0, |(_, ticket)| usize::try_from(ticket.0).unwrap());
+            self.durable = self.durable.max(self.base + last);
             self.earlier.clear();
         }
     }

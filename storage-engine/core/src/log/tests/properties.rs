@@ -41,6 +41,7 @@ fn settings() -> impl Strategy<Value = LogSettings> {
         LogSettings {
             frames_in_flight_max,
             frame_payload_blocks_max,
+            ..LogSettings::default()
         }
     })
 }

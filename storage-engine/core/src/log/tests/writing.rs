@@ -21,7 +21,7 @@ fn records_that_wait_share_a_frame() {
     rig.complete(0);
     assert_eq!(rig.compose(), 1);
     let batch = rig.under_way.last().unwrap();
-    assert_eq!(batch.tickets, Some((Ticket(3), Ticket(12))));
+    assert_eq!(batch.records, [(GroupId(2), Ticket(12))]);
     assert_eq!(batch.placed.len(), 10);
     // One block of header for ten of payload.
     assert_eq!(
@@ -40,7 +40,10 @@ fn durable_is_what_is_durable_from_the_start_on() {
     let (first, second) = (rig.under_way[0].io, rig.under_way[1].io);
     assert_eq!(rig.writer.completed(second), None);
     assert!(!rig.writer.is_open());
-    assert_eq!(rig.writer.completed(first), Some(Ticket(2)));
+    assert_eq!(
+        rig.writer.completed(first),
+        Some(vec![(GroupId(2), Ticket(1)), (GroupId(2), Ticket(2))])
+    );
     assert!(rig.writer.is_open());
     assert_eq!(rig.writer.completed(first), None, "a completion counts once");
 }
@@ -50,10 +53,10 @@ fn the_log_is_opened_by_a_frame_even_if_nothing_is_pushed() {
     let mut rig = Rig::new(4);
     assert!(rig.writer.has_queued());
     assert_eq!(rig.compose(), 1);
-    assert_eq!(rig.under_way[0].tickets, None);
+    assert!(rig.under_way[0].records.is_empty());
     assert!(!rig.writer.has_queued());
     let io = rig.under_way[0].io;
-    assert_eq!(rig.writer.completed(io), Some(Ticket(0)));
+    assert_eq!(rig.writer.completed(io), Some(Vec::new()));
 }
 
 #[test]
@@ -82,6 +85,7 @@ fn a_frame_is_at_most_as_long_as_set() {
     let settings = LogSettings {
         frames_in_flight_max: 1,
         frame_payload_blocks_max: 8,
+        ..LogSettings::default()
     };
     let mut rig = Rig::with_settings(4, settings);
     for blocks in [5, 3, 1, 20, 8] {
