@@ -121,6 +121,18 @@ impl Engines {
         }
     }
 
+    /// As [`Self::call`], without waiting for what cannot be done now.
+    pub(crate) async fn call_once<T>(
+        &self,
+        doing: &str,
+        request: impl AsyncFn(&mut Client) -> Result<T, Status>,
+    ) -> Result<T, CliError> {
+        self.round(&request).await.map_err(|round| match &round.refusal {
+            Some(status) => CliError::of_status(doing, status),
+            None => nobody_did(doing, &round),
+        })
+    }
+
     /// As [`Self::call`], for what the command can do without: no waiting, and no reason.
     pub(crate) async fn glance<T>(&self, request: impl AsyncFn(&mut Client) -> Result<T, Status>) -> Option<T> {
         self.round(&request).await.ok()

@@ -7,7 +7,7 @@ use tonic::Response;
 
 use super::{Context, disk};
 use crate::args::ScrubArgs;
-use crate::error::CliError;
+use crate::error::{CliError, Kind};
 use crate::output::remark;
 use crate::progress::ByteBar;
 use crate::views::{ClusterView, ScrubListView, ScrubView};
@@ -40,21 +40,49 @@ pub(super) async fn scrub(context: &Context, args: &ScrubArgs) -> Result<(), Cli
 async fn list(context: &Context) -> Result<ScrubListView, CliError> {
     let cluster = ClusterView::new(&context.cluster().await?);
     let mut disks = Vec::new();
-    for disk in cluster.nodes.iter().flat_map(|node| &node.disks) {
-        match look(context, &disk.disk_id).await {
-            Ok(view) => disks.push(view),
-            Err(error) => remark(&error.report()),
+    let mut skipped = 0;
+    for node in &cluster.nodes {
+        for disk in &node.disks {
+            // One whose node does not answer is not waited for: the others are what was asked for.
+            let seen = match node.reachable {
+                true => look(context, &disk.disk_id).await.map_err(|error| error.report()),
+                false => Err(format!(
+                    "disk {} of node {} is left out: the node's engine does not answer",
+                    disk.disk_id, node.name
+                )),
+            };
+            match seen {
+                Ok(view) => disks.push(view),
+                Err(reason) => {
+                    skipped += 1;
+                    remark(&reason);
+                }
+            }
         }
+    }
+    if disks.is_empty() && skipped > 0 {
+        return Err(CliError::new(
+            Kind::Unavailable,
+            format!("none of {skipped} disks could be asked"),
+            "start their engines; `cairn cluster status` shows which of them run",
+        ));
     }
     Ok(ScrubListView { disks })
 }
 
+/// How far one is now: its node is not waited for.
 async fn look(context: &Context, disk: &str) -> Result<ScrubView, CliError> {
     let request = control::ScrubDiskRequest {
         disk_id: disk.to_owned(),
         ..control::ScrubDiskRequest::default()
     };
-    ask(context, &request).await
+    let scrub = context
+        .engines
+        .call_once(&format!("cannot see how far disk {disk} is"), async |client| {
+            client.scrub_disk(request.clone()).await.map(Response::into_inner)
+        })
+        .await?;
+    Ok(ScrubView::new(&scrub))
 }
 
 async fn ask(context: &Context, request: &control::ScrubDiskRequest) -> Result<ScrubView, CliError> {

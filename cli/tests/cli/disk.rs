@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::engines::member;
-use crate::run::run;
+use crate::run::{Ran, run};
 
 /// A directory on a real file system: `/tmp` may be memory, which knows no direct I/O.
 fn scratch() -> tempfile::TempDir {
@@ -218,6 +219,36 @@ fn scrub_shows_every_disk_and_sees_one_through() {
     assert!(row.contains("2 MiB") && row.ends_with("2         1     1"), "{seen}");
     let stopped = run(&format!("-o json disk scrub disk-1 --stop --engine {}", fake.address)).json();
     assert_eq!(stopped["disks"][0]["running"], serde_json::Value::Null);
+}
+
+/// The third node is known not to answer, and the second one's engine dies in the middle.
+#[test]
+fn scrub_lists_the_disks_whose_engines_answer_and_waits_for_no_other() {
+    let fake = member();
+    let list = || run(&format!("-o json disk scrub --timeout 20s --engine {}", fake.address));
+    let start = Instant::now();
+    let ran = list();
+    let listed = |ran: &Ran| {
+        let json: serde_json::Value = serde_json::from_str(&ran.stdout).ok()?;
+        json["disks"].as_array().map(Vec::len)
+    };
+    assert_eq!((ran.code, listed(&ran)), (0, Some(2)), "{ran:?}");
+    assert!(ran.stderr.contains("of node 3 is left out"), "{}", ran.stderr);
+    fake.state().silent_disks = vec!["disk-2".to_owned()];
+    let ran = list();
+    assert_eq!((ran.code, listed(&ran)), (0, Some(1)), "{ran:?}");
+    assert!(
+        ran.stderr.contains("cannot see how far disk disk-2 is"),
+        "{}",
+        ran.stderr
+    );
+    fake.state().silent_disks.push("disk-1".to_owned());
+    let ran = list();
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(ran.stderr.contains("none of 3 disks could be asked"), "{}", ran.stderr);
+    assert!(start.elapsed() < Duration::from_secs(15), "nobody was waited for");
+    let named = run(&format!("disk scrub disk-2 --timeout 500ms --engine {}", fake.address));
+    assert_eq!(named.code, 5, "{named:?}");
 }
 
 #[test]

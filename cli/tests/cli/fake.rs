@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) joins: Vec<JoinClusterRequest>,
     /// The replacement that was asked for. Each look at it moves one group.
     pub(crate) replacement: Option<Replacement>,
+    /// Disks whose engines do not answer.
+    pub(crate) silent_disks: Vec<String>,
     /// The scrubbing of any disk.
     pub(crate) scrub: Option<Scrub>,
 }
@@ -145,6 +147,9 @@ impl Control for Service {
     async fn scrub_disk(&self, request: Request<ScrubDiskRequest>) -> Answer<Scrub> {
         let mut state = self.enter()?;
         let request = request.into_inner();
+        if state.silent_disks.contains(&request.disk_id) {
+            return Err(Status::unavailable("its engine does not answer"));
+        }
         let scrub = state.scrub.get_or_insert_with(|| Scrub {
             node: "3".to_owned(),
             path: "/dev/sdb".to_owned(),
