@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: fio on the raw disk and on Cairn in turn, in one run, on one filesystem.
+//! `cargo xtask bench`: the suite `data` measures the functions of a volume ([`data`]); the usual one is fio on the raw disk and on Cairn in turn, in one run, on one filesystem.
 //!
 //! Raw is a file that was written before, with `O_DIRECT` and io_uring, and with `O_DSYNC` for writes, because a reply of
 //! Cairn means durable too. Cairn is a volume of three replicas, read and written through fio's `nbd` engine on the unix
@@ -7,6 +7,7 @@
 //! A machine that others use too is slow for seconds at a time. Each workload is therefore measured in several rounds, raw
 //! and Cairn in turn, and the round with the median of the median latencies is what counts; all rounds are in the JSON.
 
+mod data;
 mod halt_poll;
 mod report;
 mod workload;
@@ -16,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use cairn_tests::fio::{Figures, Target};
 use cairn_tests::{Cluster, ClusterOptions, Tool, procfs};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::packages::{self, FIO, GCC};
 use crate::{product, progress, target_dir};
@@ -38,10 +39,17 @@ const REST: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --seconds 20 --json bench.json\n  cargo xtask bench \
-                    --halt-poll-us 200"
+                    --halt-poll-us 200\n  cargo xtask bench --suite data --section limits --json data.json",
+    after_long_help = data::help()
 )]
 pub(crate) struct Options {
-    /// Writes the rows to this file, as a JSON array.
+    /// What is measured: `raw` compares Cairn with the raw disk, `data` measures what the functions of a volume cost.
+    #[arg(long, value_enum, default_value_t = Suite::Raw)]
+    suite: Suite,
+    /// Of the suite `data`, only this section; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    section: Vec<String>,
+    /// Writes the figures to this file as JSON: an array of rows, or for the suite `data` an object of its sections.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// The longest that one measurement takes.
@@ -59,8 +67,25 @@ pub(crate) struct Options {
     dir: Option<PathBuf>,
 }
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Cairn beside the raw disk.
+    Raw,
+    /// The functions of a volume.
+    Data,
+}
+
 /// Measures everything and prints the table.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.suite == Suite::Data {
+        let (dir, json) = (options.dir.as_deref(), options.json.as_deref());
+        return data::run(&options.section, options.seconds, dir, json);
+    }
+    ensure!(
+        options.section.is_empty(),
+        "--section is for --suite data: the suite raw has none"
+    );
     packages::ensure(&[GCC, FIO])?;
     let binaries = product::build_release()?;
     let dir = options.dir.clone().unwrap_or_else(|| target_dir().join("cairn-bench"));
