@@ -6,7 +6,7 @@ use super::source::{Manifest, Tree};
 /// The crates from the bottom up. A crate may depend on crates of lower rows only.
 const LAYERS: [&[&str]; 7] = [
     &["cairn-api", "cairn-history"],
-    &["cairn-format"],
+    &["cairn-format", "cairn-crypto"],
     &["cairn-core"],
     &["cairn-reactor", "cairn-nbd", "cairn-sim", "cairn-benches"],
     &["cairn-engine", "cairn-cli"],
