@@ -103,6 +103,7 @@ impl Instant {
             device: DEVICE,
             spec,
             info,
+            cipher: None,
         });
         let first = self.submit(BlockOp::Flush);
         for _ in 0..200 {

@@ -4,12 +4,14 @@
 //! once, and carries out the effects in order. Group commit lives in that rhythm: everything handed over before one
 //! `poll` may share a frame.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, Tag};
 use cairn_api::ids::{DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId, Term};
 use cairn_api::limits::VolumeLimits;
+use cairn_crypto::VolumeCipher;
 use cairn_format::peer::PeerMessage;
 
 use crate::log::recovery::Rows;
@@ -397,6 +399,8 @@ pub enum Event {
         spec: GroupSpec,
         /// What the frontend was told of it.
         info: DeviceInfo,
+        /// What it is encrypted with; `None` for a volume that is not. The same for every device of a volume.
+        cipher: Option<Arc<VolumeCipher>>,
     },
     /// The frontend is gone; replies to its outstanding requests are dropped.
     CloseDevice(DeviceId),

@@ -12,6 +12,7 @@ pub mod log;
 mod machine;
 pub mod map;
 pub mod membership;
+pub mod memory;
 mod merge;
 #[cfg(not(feature = "mutations"))]
 mod mutation;

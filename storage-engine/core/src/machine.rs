@@ -1,6 +1,7 @@
 //! The core itself: events in, effects out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
@@ -16,6 +17,7 @@ use crate::load::Load;
 use crate::log::recovery::{LogRead, LogSummary, Outcome, Recovery};
 use crate::log::{LogSettings, LogTail, LogWrite, LogWriter, Record, Ticket};
 use crate::map::BlockMap;
+use crate::memory::{Heap, Memory};
 use crate::merge::Merger;
 use crate::mutation::{Seeded, mutated};
 use crate::recover::Replay;
@@ -76,6 +78,7 @@ enum Phase {
 pub struct Core {
     config: CoreConfig,
     seeded: Seeded,
+    memory: Arc<dyn Memory>,
     phase: Phase,
 }
 
@@ -85,6 +88,7 @@ impl Core {
         Self {
             config,
             seeded: Seeded::default(),
+            memory: Arc::new(Heap),
             phase: Phase::New,
         }
     }
@@ -95,8 +99,14 @@ impl Core {
         Self {
             config,
             seeded: Seeded::with(mutation),
+            memory: Arc::new(Heap),
             phase: Phase::New,
         }
+    }
+
+    /// Where to make payloads, from before the start on.
+    pub fn use_memory(&mut self, memory: Arc<dyn Memory>) {
+        self.memory = memory;
     }
 
     /// Starts recovery.
@@ -210,7 +220,10 @@ impl Core {
         };
         let rows = recovering.recovery.rows();
         match finish_recovery(&self.config, self.seeded, now, outcome, *recovering) {
-            Ok(running) => self.phase = Phase::Running(Box::new(running)),
+            Ok(mut running) => {
+                running.shared.memory = Arc::clone(&self.memory);
+                self.phase = Phase::Running(Box::new(running));
+            }
             Err(reason) => effects.extend([Effect::RecoveryRefused(rows), Effect::DiskFailed(reason)]),
         }
     }
@@ -394,14 +407,19 @@ impl Running {
             }
             Event::Written { io, result } => self.written(io, result),
             Event::Read { io, result } => self.read(io, result),
-            Event::OpenDevice { device, spec, info } => {
+            Event::OpenDevice {
+                device,
+                spec,
+                info,
+                cipher,
+            } => {
                 self.devices.insert(device, spec.group);
                 let shared = &self.shared;
                 let gateway = self
                     .gateways
                     .entry(spec.group)
                     .or_insert_with(|| Gateway::new(spec, shared));
-                gateway.open(device, info);
+                gateway.open(&self.shared, device, info, cipher);
                 if let Some(group) = self.groups.get(&gateway.spec.group) {
                     gateway.leader_changed(&mut self.shared, group.leader());
                 }

@@ -231,6 +231,21 @@ mutations! {
     OverlapsUnlocked, "overlaps-unlocked":
         "A gateway starts overlapping writes at the same time.";
         caught by "the history: of two writes into one block one is lost".
+    TweakFromRequest, "tweak-from-request":
+        "The cipher counts an encrypted volume's blocks from the beginning of each part instead of the volume.";
+        caught by "what clients read: a block that was written in one company and read in another is noise".
+    ReencryptedOnResend, "reencrypted-on-resend":
+        "A write to an encrypted volume is encrypted once more when it is sent again.";
+        caught by "what clients read after a failover: a block that was sent twice is noise".
+    HoleDecrypted, "hole-decrypted":
+        "Blocks of an encrypted volume that were never written are decrypted.";
+        caught by "what clients read: a hole is noise instead of zeros".
+    EdgesInCipher, "edges-in-cipher":
+        "The partial blocks of an unaligned write to an encrypted volume are merged without having been decrypted.";
+        caught by "what clients read: the sectors around an unaligned write are noise".
+    UnalignedInClear, "unaligned-in-clear":
+        "Unaligned writes to an encrypted volume are sent and stored as they are.";
+        caught by "the search for what clients have written in all messages and writes to disks".
 }
 
 #[cfg(all(test, feature = "mutations"))]
@@ -263,6 +278,7 @@ mod tests {
             include_str!("recover.rs"),
             include_str!("gateway/mod.rs"),
             include_str!("gateway/attachment.rs"),
+            include_str!("gateway/cipher.rs"),
             include_str!("gateway/complete.rs"),
             include_str!("gateway/route.rs"),
             include_str!("group/mod.rs"),

@@ -1,6 +1,7 @@
 //! What the groups and gateways of a core have in common: the log, the links, the operations under way.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId, ReplicaId};
@@ -9,6 +10,7 @@ use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessag
 use crate::config::CoreConfig;
 use crate::event::{CommandError, CommandId, CommandReply, Effect, IoId, Stage};
 use crate::log::{HeaderRead, LogWriter};
+use crate::memory::{Heap, Memory};
 use crate::mutation::Seeded;
 use crate::pace::Pace;
 use crate::reading::Reading;
@@ -169,6 +171,8 @@ pub(crate) struct Shared {
     pub(crate) io: IoNumbers,
     pub(crate) repairs: Repairs,
     pub(crate) catch_up: Pace,
+    /// For payloads that are made here.
+    pub(crate) memory: Arc<dyn Memory>,
     random: u64,
 }
 
@@ -198,6 +202,7 @@ impl Shared {
             io,
             repairs: Repairs::new(now),
             catch_up: Pace::default(),
+            memory: Arc::new(Heap),
             random,
         }
     }

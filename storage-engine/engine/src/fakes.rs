@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use cairn_api::block::{DeviceInfo, FrontendSession};
+use cairn_api::block::FrontendSession;
 use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use cairn_core::event::{
     Command, CommandError, CommandReply, GroupSpec, GroupStatus, Member, MemberChange, RecoverySummary, Role,
     ScrubStatus,
 };
 use cairn_core::membership::Membership;
+use cairn_reactor::Opening;
 
 use crate::config::DiskConfig;
 use crate::disks::{
@@ -340,7 +341,7 @@ impl DiskThread for FakeThread {
         true
     }
     fn adopt_peer(&self, _socket: OwnedFd, _from: DiskId) {}
-    fn adopt_stream(&self, _socket: OwnedFd, _session: Box<dyn FrontendSession>, _info: DeviceInfo, _spec: GroupSpec) {}
+    fn adopt_stream(&self, _socket: OwnedFd, _session: Box<dyn FrontendSession>, _opening: Opening) {}
     fn close_streams_of(&self, _group: GroupId) {}
 
     fn command(&self, command: Command, callback: CommandCallback) {

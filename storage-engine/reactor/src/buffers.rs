@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use cairn_core::memory::{Heap, Memory};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::buddy::Buddy;
@@ -160,6 +161,21 @@ impl BufferPool {
         let base = self.shared.base.as_ptr() as usize;
         let start = bytes.as_ptr() as usize;
         start >= base && start + bytes.len() <= base + self.shared.length
+    }
+}
+
+impl Memory for BufferPool {
+    fn filled(&self, length: usize, fill: &mut dyn FnMut(&mut [u8])) -> Bytes {
+        let counted = &self.shared.counters.core_bytes_filled;
+        counted.fetch_add(length as u64, Ordering::Relaxed);
+        match self.allocate(length.max(1), Purpose::Core) {
+            Some(mut buffer) => {
+                fill(&mut buffer.as_mut_slice()[..length]);
+                buffer.into_bytes().slice(..length)
+            }
+            // The core is never refused; if it were, the disk would copy what is not aligned.
+            None => Heap.filled(length, fill),
+        }
     }
 }
 

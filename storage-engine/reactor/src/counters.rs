@@ -19,6 +19,8 @@ pub struct Counters {
     pub disk_reads: AtomicU64,
     /// Bytes copied because a buffer was not aligned as the disk needs; 0 when all is well.
     pub disk_bytes_bounced: AtomicU64,
+    /// Bytes of buffers that the core filled itself: what went through the ciphers of volumes, either way.
+    pub core_bytes_filled: AtomicU64,
     /// Size of the arena, in bytes.
     pub arena_bytes: AtomicU64,
     /// Bytes of the arena in use, in whole pages.

@@ -6,10 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use cairn_api::block::{DeviceInfo, FrontendSession};
+use cairn_api::block::FrontendSession;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, NodeId};
 use cairn_api::units::ByteSize;
-use cairn_core::event::{Command, GroupSpec};
+use cairn_core::event::Command;
 
 use crate::buffers::BufferPool;
 use crate::counters::Counters;
@@ -18,6 +18,7 @@ use crate::error::{Failure, HandleError, StartError};
 use crate::machine::Machine;
 use crate::mailbox::{Callback, Mailbox, Reply, Request};
 use crate::observer::Observer;
+use crate::opening::Opening;
 use crate::reactor::{Parts, Turner};
 use crate::uring::Ring;
 use crate::wake::Waker;
@@ -206,14 +207,12 @@ impl ReactorHandle {
         &self,
         socket: OwnedFd,
         session: Box<dyn FrontendSession>,
-        info: DeviceInfo,
-        spec: GroupSpec,
+        opening: Opening,
     ) -> Result<(), HandleError> {
         self.shared.mailbox.post(Request::AdoptStream {
             socket,
             session,
-            info,
-            spec,
+            opening,
         })
     }
 

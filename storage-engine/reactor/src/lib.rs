@@ -19,6 +19,7 @@ mod links;
 mod machine;
 mod mailbox;
 mod observer;
+mod opening;
 mod operation;
 mod reactor;
 mod recognise;
@@ -34,3 +35,4 @@ pub use handle::{Config, MEMORY_DEFAULT, MEMORY_MAX, MEMORY_MIN, Reactor, Reacto
 pub use machine::Machine;
 pub use mailbox::Callback;
 pub use observer::{NoObserver, Observer};
+pub use opening::Opening;

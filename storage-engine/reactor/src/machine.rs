@@ -1,10 +1,15 @@
 //! What a reactor drives: the real core, or a fake in tests.
 
+use std::sync::Arc;
+
 use cairn_core::event::{Effect, Event};
+use cairn_core::memory::Memory;
 use cairn_core::time::Timestamp;
 
 /// A state machine that takes events and gives effects. The reactor calls nothing of it concurrently.
 pub trait Machine: Send + 'static {
+    /// Where it may make payloads of its own, from before the start on.
+    fn use_memory(&mut self, _memory: Arc<dyn Memory>) {}
     /// Recovery begins: emits reads.
     fn start(&mut self, now: Timestamp, effects: &mut Vec<Effect>);
     /// Something has happened.
@@ -16,6 +21,10 @@ pub trait Machine: Send + 'static {
 }
 
 impl Machine for cairn_core::Core {
+    fn use_memory(&mut self, memory: Arc<dyn Memory>) {
+        Self::use_memory(self, memory);
+    }
+
     fn start(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         Self::start(self, now, effects);
     }

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cairn_api::block::{DeviceInfo, FrontendSession};
+use cairn_api::block::FrontendSession;
 use cairn_api::ids::{DiskId, GroupId};
-use cairn_core::event::{Command, CommandError, CommandReply, GroupSpec};
+use cairn_core::event::{Command, CommandError, CommandReply};
 
 use crate::error::HandleError;
+use crate::opening::Opening;
 use crate::wake::Waker;
 
 /// Requests that may wait. A reactor looks every turn, so a full mailbox means a thread that does not get on.
@@ -29,8 +30,7 @@ pub(crate) enum Request {
     AdoptStream {
         socket: OwnedFd,
         session: Box<dyn FrontendSession>,
-        info: DeviceInfo,
-        spec: GroupSpec,
+        opening: Opening,
     },
     Command {
         command: Command,

@@ -72,7 +72,7 @@ pub(crate) struct Turner<'a, M> {
 }
 
 impl<'a, M: Machine> Turner<'a, M> {
-    pub(crate) fn new(parts: Parts, machine: M, observer: &'a mut dyn Observer) -> Result<Self, Failure> {
+    pub(crate) fn new(parts: Parts, mut machine: M, observer: &'a mut dyn Observer) -> Result<Self, Failure> {
         let Parts {
             ring,
             pool,
@@ -89,6 +89,7 @@ impl<'a, M: Machine> Turner<'a, M> {
             disk: disk.superblock().disk,
         };
         let wake_event = waker.descriptor().map_err(|error| Failure::Ring(error.to_string()))?;
+        machine.use_memory(Arc::new(pool.clone()));
         let mut context = Context::new(ring, pool, counters);
         let disk = DiskIo::new(disk, &mut context)?;
         Ok(Self {
@@ -255,11 +256,10 @@ impl<'a, M: Machine> Turner<'a, M> {
                 Request::AdoptStream {
                     socket,
                     session,
-                    info,
-                    spec,
+                    opening,
                 } => {
                     self.streams
-                        .adopt(&mut self.context, self.observer, socket, session, info, spec);
+                        .adopt(&mut self.context, self.observer, socket, session, opening);
                 }
                 Request::Command { command, reply } => {
                     let id = CommandId(self.next_command);

@@ -12,12 +12,13 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, FrontendSession, Tag as RequestTag, Want};
 use cairn_api::ids::GroupId;
-use cairn_core::event::{DeviceId, Event, GroupSpec};
+use cairn_core::event::{DeviceId, Event};
 
 use crate::buffers::Purpose;
 use crate::context::{Context, Tag};
 use crate::files::RingFile;
 use crate::observer::Observer;
+use crate::opening::Opening;
 use crate::operation::{Landing, Operation, Receiving, Sending};
 use crate::socket;
 
@@ -96,9 +97,9 @@ impl Streams {
         observer: &mut dyn Observer,
         descriptor: OwnedFd,
         session: Box<dyn FrontendSession>,
-        info: DeviceInfo,
-        spec: GroupSpec,
+        opening: Opening,
     ) {
+        let Opening { info, spec, cipher } = opening;
         if let Err(error) = socket::prepare_adopted(&descriptor) {
             tracing::warn!(volume = info.name, %error, "a frontend's connection could not be taken over");
             return;
@@ -125,7 +126,12 @@ impl Streams {
         observer.on_stream_opened(stream.group, &info.name);
         self.streams.insert(device, stream);
         self.dirty.insert(device);
-        context.events.push(Event::OpenDevice { device, spec, info });
+        context.events.push(Event::OpenDevice {
+            device,
+            spec,
+            info,
+            cipher,
+        });
     }
 
     /// A receive or send on a connection has ended.

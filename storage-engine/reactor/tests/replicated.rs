@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use cairn_api::block::DeviceInfo;
@@ -26,8 +26,9 @@ use cairn_api::units::ByteSize;
 use cairn_core::Core;
 use cairn_core::config::{CoreConfig, Limits, Timing};
 use cairn_core::event::{Command, CommandReply, GroupSpec, Member};
+use cairn_crypto::{DataKey, VolumeCipher};
 use cairn_reactor::disk::{self, FormatOptions};
-use cairn_reactor::{Config, NoObserver, Reactor, ReactorHandle};
+use cairn_reactor::{Config, NoObserver, Opening, Reactor, ReactorHandle};
 use common::{Bench, HEAD, TinySession, accept_links, request};
 
 const DISK_BYTES: u64 = 256 << 20;
@@ -40,6 +41,8 @@ static ALONE: Mutex<()> = Mutex::new(());
 struct Trio {
     reactors: Vec<ReactorHandle>,
     spec: GroupSpec,
+    /// What the volume is encrypted with, if it is.
+    cipher: Option<Arc<VolumeCipher>>,
 }
 
 fn start(paths: &[PathBuf]) -> Trio {
@@ -101,7 +104,8 @@ fn start(paths: &[PathBuf]) -> Trio {
             reactor.set_peer(member.disk, *address).unwrap();
         }
     }
-    Trio { reactors, spec }
+    let cipher = None;
+    Trio { reactors, spec, cipher }
 }
 
 impl Trio {
@@ -131,9 +135,10 @@ impl Trio {
             snapshot: None,
         };
         let session = Box::<TinySession>::default();
-        self.reactors[to]
-            .adopt_stream(far.into(), session, info, self.spec.clone())
-            .unwrap();
+        let spec = self.spec.clone();
+        let cipher = self.cipher.clone();
+        let opening = Opening { info, spec, cipher };
+        self.reactors[to].adopt_stream(far.into(), session, opening).unwrap();
         near
     }
 
@@ -194,14 +199,7 @@ fn run(stream: &mut UnixStream, kind: u32, depth: usize, count: u64, length: usi
 fn writes_are_on_three_disks_and_survive_a_restart_of_all() {
     let _alone = ALONE.lock();
     let bench = Bench::new();
-    let paths: Vec<PathBuf> = ["a", "b", "c"].iter().map(|name| bench.path(name)).collect();
-    for path in &paths {
-        let options = FormatOptions {
-            size: Some(ByteSize(DISK_BYTES)),
-            ..FormatOptions::default()
-        };
-        disk::format(path, options, |_, _| ()).unwrap();
-    }
+    let paths = three_disks(&bench);
     let trio = start(&paths);
     trio.create_group();
     let mut stream = trio.connect(0);
@@ -241,10 +239,13 @@ fn reactors_cpu_us() -> u64 {
     threads.filter_map(|thread| of_thread(thread.ok()?.path())).sum()
 }
 
-#[test]
-fn throughput_is_printed() {
-    let _alone = ALONE.lock();
-    let bench = Bench::new();
+fn a_cipher() -> Arc<VolumeCipher> {
+    let bytes: Vec<u8> = (0..64).collect();
+    let key = DataKey::from_bytes(&bytes.try_into().unwrap()).unwrap();
+    Arc::new(VolumeCipher::new(&key))
+}
+
+fn three_disks(bench: &Bench) -> Vec<PathBuf> {
     let paths: Vec<PathBuf> = ["a", "b", "c"].iter().map(|name| bench.path(name)).collect();
     for path in &paths {
         let options = FormatOptions {
@@ -253,6 +254,63 @@ fn throughput_is_printed() {
         };
         disk::format(path, options, |_, _| ()).unwrap();
     }
+    paths
+}
+
+/// What is written to an encrypted volume comes back, is on no disk, and is encrypted into buffers that the disk takes as
+/// they are.
+#[test]
+fn an_encrypted_volume_reads_as_written_and_is_on_no_disk() {
+    const LENGTH: usize = 1 << 20;
+    let _alone = ALONE.lock();
+    let bench = Bench::new();
+    let paths = three_disks(&bench);
+    for (is_encrypted, expected) in [(true, 0), (false, 3)] {
+        let mut trio = start(&paths);
+        trio.cipher = is_encrypted.then(a_cipher);
+        trio.create_group();
+        let mut stream = trio.connect(0);
+        let mark = if is_encrypted {
+            *b"to be kept secret"
+        } else {
+            *b"for all to be see"
+        };
+        let data: Vec<u8> = mark.iter().copied().cycle().take(LENGTH).collect();
+        stream.write_all(&request(1, 0, LENGTH)).unwrap();
+        stream.write_all(&data).unwrap();
+        reply(&mut stream);
+        stream.write_all(&request(2, 0, LENGTH)).unwrap();
+        assert!(reply(&mut stream) == data);
+        let counters = |of: fn(&cairn_reactor::Counters) -> &std::sync::atomic::AtomicU64| -> u64 {
+            let reactors = trio.reactors.iter();
+            reactors
+                .map(|reactor| of(reactor.counters()).load(Ordering::Relaxed))
+                .sum()
+        };
+        assert_eq!(counters(|counters| &counters.disk_bytes_bounced), 0);
+        let passes = if is_encrypted { 2 * LENGTH as u64 } else { 0 };
+        assert_eq!(
+            counters(|counters| &counters.core_bytes_filled),
+            passes,
+            "a pass each way"
+        );
+        drop(stream);
+        trio.stop();
+        let holds = |path: &PathBuf| {
+            let bytes = std::fs::read(path).unwrap();
+            bytes
+                .chunks(4096)
+                .any(|block| block.windows(mark.len()).any(|window| window == mark))
+        };
+        assert_eq!(paths.iter().filter(|path| holds(path)).count(), expected);
+    }
+}
+
+#[test]
+fn throughput_is_printed() {
+    let _alone = ALONE.lock();
+    let bench = Bench::new();
+    let paths = three_disks(&bench);
     let trio = start(&paths);
     trio.create_group();
     let mut stream = trio.connect(0);

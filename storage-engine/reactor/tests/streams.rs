@@ -24,7 +24,7 @@ use bytes::Bytes;
 use cairn_api::block::{BlockOp, BlockReply, ReadPiece};
 use cairn_api::ids::GroupId;
 use cairn_core::event::{Command, DeviceId, Effect, Event, IoId};
-use cairn_reactor::{Machine, NoObserver, ReactorHandle};
+use cairn_reactor::{Machine, NoObserver, Opening, ReactorHandle};
 use common::{Bench, Fake, HEAD, TinySession, info, request, spec};
 
 /// Keeps what was written in memory, by offset, and tells of what it was asked.
@@ -76,13 +76,21 @@ fn memory(events: mpsc::Sender<String>) -> impl Machine {
     })
 }
 
+fn opening() -> Opening {
+    Opening {
+        info: info(),
+        spec: spec(),
+        cipher: None,
+    }
+}
+
 fn connect(reactor: &ReactorHandle) -> UnixStream {
     let (near, far) = UnixStream::pair().unwrap();
     // As tokio hands sockets over.
     far.set_nonblocking(true).unwrap();
     near.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     reactor
-        .adopt_stream(far.into(), Box::<TinySession>::default(), info(), spec())
+        .adopt_stream(far.into(), Box::<TinySession>::default(), opening())
         .unwrap();
     near
 }

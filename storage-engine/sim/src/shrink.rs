@@ -135,12 +135,13 @@ impl Shrinker {
 
     /// Ordinary clocks, links and disks.
     fn plainer(&mut self) {
-        let usual: [fn(&mut Scenario); 5] = [
+        let usual: [fn(&mut Scenario); 6] = [
             |scenario| scenario.drift_ppm.iter_mut().for_each(|ppm| *ppm = 0),
             |scenario| scenario.link_latency_us = (20, 300),
             |scenario| scenario.write_latency_us = (60, 900),
             |scenario| scenario.read_latency_us = (40, 300),
             |scenario| scenario.volumes.iter_mut().for_each(|volume| volume.hot_blocks = 0),
+            |scenario| scenario.volumes.iter_mut().for_each(|volume| volume.encrypted = false),
         ];
         for change in usual {
             let mut candidate = self.best.clone();

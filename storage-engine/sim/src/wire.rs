@@ -18,6 +18,11 @@ impl Packet {
         self.head.len() + self.payload.iter().map(Bytes::len).sum::<usize>()
     }
 
+    /// Everything that crosses the link, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        std::iter::once(&self.head).chain(&self.payload)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.head.is_empty()
     }

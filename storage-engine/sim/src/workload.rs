@@ -422,6 +422,13 @@ impl Workload {
         for (stamp, place) in (stamp..).zip(sectors.clone()) {
             data.extend_from_slice(&content::sector(stamp, place));
         }
+        // The two that are looked for when it is acknowledged.
+        cluster.expect_sector(self.spec.group, sectors.start, stamp);
+        cluster.expect_sector(
+            self.spec.group,
+            sectors.end - 1,
+            stamp + (sectors.end - sectors.start) - 1,
+        );
         let writer = self.clients[index].writer();
         let op = self.history.begin_write(cluster.now, writer, sectors.clone(), stamp);
         let request = BlockOp::Write {

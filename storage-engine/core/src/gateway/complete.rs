@@ -1,8 +1,10 @@
 //! Replies to parts, and the ends of operations.
 
 use cairn_api::block::{BlockError, BlockOp, BlockReply, ReadPiece};
+use cairn_api::units::{BLOCK_BYTES, Lba};
 use cairn_format::peer::GatewayResult;
 
+use super::cipher::Seal;
 use super::plan;
 use super::{Client, Gateway, Operation};
 use crate::event::{CommandError, CommandReply, Effect, Stage};
@@ -59,6 +61,7 @@ impl Gateway {
     fn send_again(&mut self, part: u64) {
         if let Some(state) = self.parts.get_mut(&part) {
             state.sent = None;
+            self.seal.send_again(&mut state.piece);
             self.unsent.insert(part);
         }
     }
@@ -126,7 +129,7 @@ impl Gateway {
         shared.effects.push(Effect::DeviceReply {
             device,
             tag,
-            result: operation.result(),
+            result: operation.result(&self.seal),
         });
     }
 
@@ -171,13 +174,14 @@ impl Gateway {
 }
 
 impl Operation {
-    fn result(self) -> Result<BlockReply, BlockError> {
+    fn result(self, seal: &Seal) -> Result<BlockReply, BlockError> {
         if let Some(error) = self.error {
             return Err(error);
         }
         Ok(match self.op {
             BlockOp::Read { offset, length } => {
                 let pieces = self.pieces.into_values().flatten().collect();
+                let pieces = seal.open(Lba(offset / BLOCK_BYTES), pieces)?;
                 let cut = plan::trim_read(pieces, offset, u64::from(length));
                 let answered: u64 = cut.iter().map(ReadPiece::len).sum();
                 if answered != u64::from(length) {

@@ -29,6 +29,7 @@
 //! that is final.
 
 mod attachment;
+mod cipher;
 mod complete;
 mod limit;
 mod plan;
@@ -36,12 +37,14 @@ mod ranges;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply, DeviceInfo, StatusExtent, Tag};
 use cairn_api::ids::{DiskId, Epoch, LogIndex, ReplicaId, SnapshotId};
 use cairn_api::limits::VolumeLimits;
 use cairn_api::units::BLOCK_BYTES;
+use cairn_crypto::VolumeCipher;
 use cairn_format::peer::{BlockPiece, GatewayReply, GatewayResult};
 
 use crate::event::{CommandId, DeviceId, Effect, GroupSpec, Member};
@@ -49,6 +52,7 @@ use crate::mutation::mutated;
 use crate::shared::Shared;
 use crate::time::Timestamp;
 use attachment::Attachment;
+use cipher::Seal;
 use limit::{Held, Limiter};
 use plan::Piece;
 use ranges::{Range, RangeLocks};
@@ -140,6 +144,7 @@ pub(crate) struct Gateway {
     limiter: Limiter,
     route: route::Route,
     attachment: Attachment,
+    seal: Seal,
 }
 
 impl Gateway {
@@ -163,6 +168,7 @@ impl Gateway {
             limiter: Limiter::default(),
             route: route::Route::default(),
             attachment: Attachment::default(),
+            seal: Seal::new(None, shared),
         }
     }
 
@@ -171,9 +177,19 @@ impl Gateway {
         self.size_bytes = self.size_bytes.max(size_bytes);
     }
 
-    pub(crate) fn open(&mut self, device: DeviceId, info: DeviceInfo) {
+    pub(crate) fn open(
+        &mut self,
+        shared: &Shared,
+        device: DeviceId,
+        info: DeviceInfo,
+        cipher: Option<Arc<VolumeCipher>>,
+    ) {
         if info.snapshot.is_none() {
             self.update_size(info.size_bytes);
+        }
+        // One that the control plane made, to take the attachment away, has had no key.
+        if self.seal.is_plain() {
+            self.seal = Seal::new(cipher, shared);
         }
         self.devices.insert(device, Device { info, fenced: None });
     }
@@ -353,14 +369,21 @@ impl Gateway {
             return;
         };
         operation.reads_edges = false;
-        let edges = operation.take_edges();
+        let edges = match operation.take_edges(&self.seal) {
+            Ok(edges) => edges,
+            Err(error) => {
+                operation.error = Some(error);
+                return self.finish(shared, number);
+            }
+        };
         let parts: Vec<PartKind> = match (operation.client, &operation.op) {
             (Client::Command(_), _) => vec![PartKind::Detach { force: operation.force }],
-            (_, op) => body(op, &edges, operation.snapshot)
+            (_, op) => body(op, &edges, operation.snapshot, &self.seal)
                 .into_iter()
                 .map(PartKind::Blocks)
                 .collect(),
         };
+        self.seal.forget_plaintext(&mut operation.op);
         if parts.is_empty() {
             return self.finish(shared, number);
         }
@@ -415,13 +438,13 @@ impl Gateway {
 
 impl Operation {
     /// The partial blocks that were read before the body, by block.
-    fn take_edges(&mut self) -> Vec<(u64, Bytes)> {
+    fn take_edges(&mut self, seal: &Seal) -> Result<Vec<(u64, Bytes)>, BlockError> {
         let pieces = std::mem::take(&mut self.pieces);
         let edges = std::mem::take(&mut self.edges);
         edges
             .into_iter()
-            .zip(pieces.values())
-            .map(|(block, read)| (block, plan::one_block(read)))
+            .zip(pieces.into_values())
+            .map(|(block, read)| Ok((block, plan::one_block(&seal.open_edge(block, read)?))))
             .collect()
     }
 }
@@ -433,13 +456,15 @@ fn local_voter(voters: &[Member], shared: &Shared) -> Option<ReplicaId> {
 }
 
 /// The parts of an operation's body.
-fn body(op: &BlockOp, edges: &[(u64, Bytes)], snapshot: Option<SnapshotId>) -> Vec<Piece> {
+fn body(op: &BlockOp, edges: &[(u64, Bytes)], snapshot: Option<SnapshotId>, seal: &Seal) -> Vec<Piece> {
     match op {
         BlockOp::Read { offset, length } => plan::reads(plan::touched(*offset, u64::from(*length)), snapshot),
-        BlockOp::Write { offset, data } if edges.is_empty() => plan::writes(*offset / BLOCK_BYTES, data),
+        BlockOp::Write { offset, data } if edges.is_empty() => {
+            plan::writes(*offset / BLOCK_BYTES, data, |lba, plain| seal.seal(lba, plain))
+        }
         BlockOp::Write { offset, data } => {
             let (first, merged) = plan::merge(*offset, data, edges);
-            plan::writes(first, &merged)
+            plan::writes(first, &merged, |lba, plain| seal.seal_merged(lba, plain))
         }
         BlockOp::Trim { offset, length } => plan::zeros(plan::inside(*offset, *length), false),
         BlockOp::WriteZeroes {
@@ -448,7 +473,9 @@ fn body(op: &BlockOp, edges: &[(u64, Bytes)], snapshot: Option<SnapshotId>) -> V
             no_hole,
         } => {
             let mut pieces = plan::zeros(plan::inside(*offset, *length), *no_hole);
-            pieces.extend(plan::zeroed_edges(*offset, *length, edges));
+            pieces.extend(plan::zeroed_edges(*offset, *length, edges, |lba, plain| {
+                seal.seal_merged(lba, plain)
+            }));
             pieces
         }
         BlockOp::Status {

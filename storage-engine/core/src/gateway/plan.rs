@@ -92,13 +92,14 @@ pub(crate) fn reads(range: Range, snapshot: Option<SnapshotId>) -> Vec<Piece> {
     chunks(range).map(read).collect()
 }
 
-/// Writes of at most an entry's blocks, from a payload of whole blocks; slices it, copies nothing.
-pub(crate) fn writes(first: u64, payload: &Bytes) -> Vec<Piece> {
+/// Writes of at most an entry's blocks, from a payload of whole blocks; slices it, copies nothing. `seal` makes what is stored
+/// of each slice.
+pub(crate) fn writes(first: u64, payload: &Bytes, seal: impl Fn(Lba, &Bytes) -> Bytes) -> Vec<Piece> {
     let end = first + payload.len() as u64 / BLOCK_BYTES;
     let mut rest = payload.clone();
     chunks(Range { first, end })
         .map(|(lba, blocks)| {
-            let payload = rest.split_to((blocks * BLOCK_SIZE) as usize);
+            let payload = seal(lba, &rest.split_to((blocks * BLOCK_SIZE) as usize));
             Piece::Write {
                 lba,
                 block_crcs: block_crcs(&payload),
@@ -123,14 +124,19 @@ pub(crate) fn zeros(range: Range, allocate: bool) -> Vec<Piece> {
 
 /// Writes of the partial blocks of a zeroed range: what they held, with the range's bytes zeroed.
 #[allow(clippy::cast_possible_truncation, reason = "offsets within a block")]
-pub(crate) fn zeroed_edges(offset: u64, length: u64, edges: &[(u64, Bytes)]) -> Vec<Piece> {
+pub(crate) fn zeroed_edges(
+    offset: u64,
+    length: u64,
+    edges: &[(u64, Bytes)],
+    seal: impl Fn(Lba, &Bytes) -> Bytes,
+) -> Vec<Piece> {
     let zeroed = |(block, old): &(u64, Bytes)| {
         let base = block * BLOCK_BYTES;
         let start = offset.saturating_sub(base) as usize;
         let end = (offset + length - base).min(BLOCK_BYTES) as usize;
         let mut new = BytesMut::from(&old[..]);
         new[start..end].fill(0);
-        writes(*block, &new.freeze())
+        writes(*block, &new.freeze(), &seal)
     };
     edges.iter().flat_map(zeroed).collect()
 }
@@ -281,7 +287,7 @@ mod tests {
     #[test]
     fn long_writes_are_split_without_copying() {
         let payload = Bytes::from(vec![3; 300 * 4096]);
-        let pieces = writes(10, &payload);
+        let pieces = writes(10, &payload, |_, plain| plain.clone());
         assert_eq!(pieces.len(), 2);
         let Piece::Write {
             lba,

@@ -212,6 +212,7 @@ impl Gateway {
                 self.requests.remove(&sent.request);
                 asked.insert(sent.to);
                 self.unsent.insert(*number);
+                self.seal.send_again(&mut part.piece);
                 has_doubtful_write |= part.is_write();
             }
         }

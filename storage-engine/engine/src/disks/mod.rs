@@ -13,9 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_api::block::{DeviceInfo, FrontendSession};
+use cairn_api::block::FrontendSession;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
-use cairn_core::event::{Command, CommandError, CommandReply, Damage, GroupSpec, RecoverySummary, Stage};
+use cairn_core::event::{Command, CommandError, CommandReply, Damage, RecoverySummary, Stage};
+use cairn_reactor::Opening;
 
 pub use observer::{DiskEvent, DiskReporter};
 pub use set::{DiskSet, DiskState, DiskView};
@@ -92,7 +93,7 @@ pub trait DiskThread: Send + Sync {
     /// A connection that the core of `from` dialled, after the hello.
     fn adopt_peer(&self, socket: OwnedFd, from: DiskId);
     /// A frontend's connection, after its negotiation.
-    fn adopt_stream(&self, socket: OwnedFd, session: Box<dyn FrontendSession>, info: DeviceInfo, spec: GroupSpec);
+    fn adopt_stream(&self, socket: OwnedFd, session: Box<dyn FrontendSession>, opening: Opening);
     /// Closes the frontends' connections to a volume.
     fn close_streams_of(&self, group: GroupId);
     /// A control command; the callback is dropped uncalled if the thread ends first.

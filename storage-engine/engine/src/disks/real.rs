@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use cairn_api::block::{DeviceInfo, FrontendSession};
+use cairn_api::block::FrontendSession;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
 use cairn_core::Core;
 use cairn_core::config::{CoreConfig, Limits, ScrubSettings, Timing};
-use cairn_core::event::{Command, Damage, Effect, Event, GroupSpec, RecoverySummary, Stage};
+use cairn_core::event::{Command, Damage, Effect, Event, RecoverySummary, Stage};
 use cairn_core::time::Timestamp;
 use cairn_format::superblock::{Geometry, Superblock};
+use cairn_reactor::Opening;
 use cairn_reactor::disk::{self, Disk, Owner};
 use cairn_reactor::{Config, Counters, HandleError, LinkCounters, Machine, Observer, Reactor, ReactorHandle};
 
@@ -230,10 +231,10 @@ impl DiskThread for ReactorThread {
         self.note("a peer's connection", self.handle.adopt_peer(socket, from));
     }
 
-    fn adopt_stream(&self, socket: OwnedFd, session: Box<dyn FrontendSession>, info: DeviceInfo, spec: GroupSpec) {
+    fn adopt_stream(&self, socket: OwnedFd, session: Box<dyn FrontendSession>, opening: Opening) {
         self.note(
             "a frontend's connection",
-            self.handle.adopt_stream(socket, session, info, spec),
+            self.handle.adopt_stream(socket, session, opening),
         );
     }
 

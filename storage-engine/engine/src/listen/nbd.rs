@@ -11,6 +11,7 @@ use std::time::Duration;
 use cairn_api::block::{DeviceInfo, FrontendSession as _, Want};
 use cairn_api::units::ByteSize;
 use cairn_nbd::{ListedExport, LookupRefusal, Question, Session, TlsFiles, TlsPolicy, TlsServer};
+use cairn_reactor::Opening;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -223,7 +224,12 @@ async fn serve_one<S: AsyncRead + AsyncWrite + Unpin>(
     let thread = engine.disks.thread_of(disk).ok_or("the disk's thread has just ended")?;
     let socket = hand_over(stream).map_err(|error| error.to_string())?;
     tracing::info!(remote, volume = volume.name, %disk, tls = session.is_encrypted(), "an NBD client");
-    thread.adopt_stream(socket, Box::new(session), info, volume.present_spec());
+    let opening = Opening {
+        info,
+        spec: volume.present_spec(),
+        cipher: None,
+    };
+    thread.adopt_stream(socket, Box::new(session), opening);
     // What changed while the client negotiated: whatever changes from here on everybody is told who is there by now.
     if let Some(volume) = engine.meta.view().volumes.get(&volume.group) {
         thread.command(volume.update(), Box::new(|_| {}));

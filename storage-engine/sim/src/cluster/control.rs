@@ -135,6 +135,7 @@ impl Cluster {
             read_only: snapshot.is_some(),
             snapshot,
         };
+        let cipher = self.cipher_of(spec.group);
         self.nodes[number].open_devices.insert(device);
         self.deliver(
             number,
@@ -142,6 +143,7 @@ impl Cluster {
                 device,
                 spec: spec.clone(),
                 info,
+                cipher,
             },
         );
         device

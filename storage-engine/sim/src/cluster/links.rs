@@ -13,13 +13,15 @@ impl Cluster {
         let to = self.number_of(to);
         assert_ne!(from, to, "a message to oneself");
         let accounted = cairn_core::message_bytes(message);
+        if !self.links.get(&(from, to)).is_some_and(|link| link.is_up) {
+            return;
+        }
+        let packet = wire::encode(message);
+        self.check_sent(from, to, &packet);
         let Some(link) = self.links.get_mut(&(from, to)) else {
             return;
         };
-        if !link.is_up {
-            return;
-        }
-        link.send(wire::encode(message), accounted);
+        link.send(packet, accounted);
         self.pump(from, to);
     }
 

@@ -6,6 +6,7 @@
 
 mod control;
 mod links;
+mod secrets;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -195,6 +196,7 @@ pub struct Cluster {
     pub notices: Vec<Notice>,
     pub takes_notice: bool,
     effects: Vec<Effect>,
+    secrets: secrets::Secrets,
 }
 
 impl Cluster {
@@ -233,6 +235,7 @@ impl Cluster {
             notices: Vec::new(),
             takes_notice: false,
             effects: Vec::new(),
+            secrets: secrets::Secrets::default(),
             rows: RowCounts::default(),
         };
         for from in 0..cluster.nodes.len() {
@@ -392,6 +395,7 @@ impl Cluster {
             }
             Effect::Write { io, offset, buffers } => {
                 self.watch_write(number, io, offset, &buffers);
+                self.check_written(number, &buffers);
                 let (from, to) = self.nodes[number].write_latency.unwrap_or(self.setup.write_latency);
                 let bytes = buffers.iter().map(|buffer| buffer.len() as u64).sum();
                 self.nodes[number].disk.submit(io, offset, buffers);

@@ -22,7 +22,7 @@ mod stamps;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cairn_core::event::{DiskFault, IoId, RecoverySummary};
@@ -87,6 +87,8 @@ pub struct SimDisk {
     late: Vec<Flight>,
     /// The stamps of all sectors that ever became durable: to check acknowledgements against.
     durable_stamps: Stamps,
+    /// What sectors of encrypted volumes begin with when they are stored, and their stamps.
+    sealed: BTreeMap<u64, u64>,
     /// Pages that cannot be read until they are written.
     unreadable: Vec<u64>,
     /// Others that were being written for the first time when the power failed.
@@ -126,6 +128,7 @@ impl SimDisk {
             in_flight: Vec::new(),
             late: Vec::new(),
             durable_stamps: Stamps::default(),
+            sealed: BTreeMap::new(),
             unreadable: Vec::new(),
             spoiled: Vec::new(),
             rotten: BTreeSet::new(),
@@ -259,7 +262,8 @@ impl SimDisk {
 
     fn store(&mut self, page: u64, bytes: Bytes) {
         for sector in bytes.chunks(SECTOR) {
-            if let Some(stamp) = content::stamp_of(sector) {
+            let stamp = content::stamp_of(sector).or_else(|| self.sealed.get(&head_of(sector)).copied());
+            if let Some(stamp) = stamp {
                 self.durable_stamps.insert(stamp);
             }
         }
@@ -448,8 +452,17 @@ impl SimDisk {
         rows
     }
 
+    /// A sector is stored as this, and nothing else begins as it does.
+    pub fn expect_sealed(&mut self, stored: &[u8], stamp: u64) {
+        self.sealed.insert(head_of(stored), stamp);
+    }
+
     /// Whether a sector with this stamp ever became durable.
     pub fn has_stamp(&self, stamp: u64) -> bool {
         self.durable_stamps.contains(stamp)
     }
+}
+
+fn head_of(sector: &[u8]) -> u64 {
+    u64::from_le_bytes(*sector.first_chunk().unwrap())
 }

@@ -358,7 +358,7 @@ impl Run<'_> {
         else {
             panic!("[equal] node {node} has no map of group {}", spec.group);
         };
-        self.stamps_on_disk(node, map.now(), |sector, stamp| {
+        self.stamps_on_disk((node, spec.group), map.now(), |sector, stamp| {
             check_sector(history, node, sector, stamp);
         });
     }

@@ -217,6 +217,9 @@ impl<'a> Run<'a> {
         let plan = &self.scenario.volumes[volume];
         let spec = self.cluster.spec_on(group_of(volume), plan.blocks, &plan.members);
         self.cluster.create(&spec);
+        if plan.encrypted {
+            self.cluster.encrypt(spec.group, users::stamps_of(volume));
+        }
         self.users.push(Users::new(self.scenario, volume, spec));
         self.replacements.push(None);
         self.snapshots.push(Snapshots::default());

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use cairn_api::block::{BlockError, BlockOp, Tag};
-use cairn_api::ids::SnapshotId;
+use cairn_api::ids::{GroupId, SnapshotId};
 use cairn_core::event::{Command, CommandError, CommandId, CommandReply, DeviceId};
 use cairn_core::map::View;
 use cairn_history::content::{self, SECTOR};
@@ -276,7 +276,7 @@ impl Run<'_> {
                 sectors / 8
             );
             // It may have been made after the volume has grown on.
-            self.stamps_on_disk(node, view, |sector, stamp| {
+            self.stamps_on_disk((node, group_of(volume)), view, |sector, stamp| {
                 if sector < sectors {
                     stamps.push(stamp);
                 }
@@ -287,7 +287,12 @@ impl Run<'_> {
     }
 
     /// The stamp of every sector that a view shows, read from the disk where the map says, whose checksum must hold.
-    pub(super) fn stamps_on_disk(&self, node: usize, view: View<'_>, mut found: impl FnMut(u64, u64)) {
+    pub(super) fn stamps_on_disk(
+        &self,
+        (node, group): (usize, GroupId),
+        view: View<'_>,
+        mut found: impl FnMut(u64, u64),
+    ) {
         use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE, Lba};
         let disk = &self.cluster.nodes[node].disk;
         let sectors_of = |lba: u64| lba * BLOCK_BYTES / SECTOR as u64;
@@ -307,6 +312,7 @@ impl Run<'_> {
                     crc_found == *crc,
                     "[equal] block {lba} of node {node} fails its checksum"
                 );
+                let data = self.cluster.plaintext(group, Lba(lba), data);
                 for (sector, bytes) in (sectors_of(lba)..).zip(data.chunks(SECTOR)) {
                     found(sector, content::check(bytes, sector));
                 }

@@ -1,5 +1,7 @@
 //! The users of the volumes: clients that come back after whatever happened to them, somewhere.
 
+use std::ops::Range;
+
 use cairn_api::block::Tag;
 use cairn_core::event::{Command, DeviceId, GroupSpec};
 
@@ -12,6 +14,12 @@ use super::agenda::Act;
 
 /// Stamps of one run's volumes are so far apart.
 const STAMPS_APART: u64 = 1 << 36;
+/// The stamps of what a volume's users write.
+pub(super) fn stamps_of(volume: usize) -> Range<u64> {
+    let first = STAMPS_APART * volume as u64;
+    first..first + STAMPS_APART
+}
+
 /// Requests under way and microseconds between them in a burst.
 const BURST: (usize, u64) = (16, 700);
 
@@ -48,7 +56,7 @@ impl Users {
     pub(super) fn new(scenario: &Scenario, volume: usize, spec: GroupSpec) -> Self {
         let plan = &scenario.volumes[volume];
         let created = spec.clone();
-        let mut load = Workload::with_stamps_after(spec, scenario.seed + volume as u64, STAMPS_APART * volume as u64);
+        let mut load = Workload::with_stamps_after(spec, scenario.seed + volume as u64, stamps_of(volume).start);
         load.mix = Mix {
             write: plan.write_percent,
             unaligned: plan.unaligned_percent,

@@ -14,6 +14,9 @@ const S: u64 = 1_000_000;
 /// How long the faults last, before a majority heals.
 const FAULTS_US: u64 = 56 * S;
 
+/// How many volumes are encrypted.
+const ENCRYPTED_PERCENT: u64 = 40;
+
 impl Scenario {
     /// The scenario of a seed.
     pub fn draw(seed: u64) -> Self {
@@ -52,6 +55,11 @@ impl Scenario {
         };
         scenario.faults = draw_faults(rng, &scenario);
         add_growth(&mut scenario);
+        // From a generator of its own: whether a volume is encrypted changes nothing else of the run.
+        let own = &mut Rng::new(seed ^ 0x5EA1_ED00);
+        for volume in &mut scenario.volumes {
+            volume.encrypted = own.chance(ENCRYPTED_PERCENT);
+        }
         scenario
     }
 }
@@ -111,6 +119,7 @@ fn draw_volumes(rng: &mut Rng, nodes: usize) -> Vec<VolumePlan> {
             zero_percent: *pick(rng, &[0, 4]),
             clients,
             snapshots: rng.chance(60),
+            encrypted: false,
         }
     };
     (0..count).map(|_| volume(rng)).collect()

@@ -65,6 +65,9 @@ pub struct VolumePlan {
     /// Snapshots of it are made, read and deleted.
     #[serde(default)]
     pub snapshots: bool,
+    /// What its users write is ciphertext below their gateways.
+    #[serde(default)]
+    pub encrypted: bool,
 }
 
 /// A client of a volume.

@@ -80,6 +80,9 @@ fn every_gateway_agrees_with_a_vec_of_bytes() {
         let mut cluster = Cluster::new(Setup::new(seed));
         let spec = cluster.spec(VOLUME, BLOCKS, 3);
         cluster.create(&spec);
+        if seed % 2 == 1 {
+            cluster.encrypt(VOLUME, 0..0);
+        }
         let mut rng = Rng::new(seed);
         let mut model = vec![0; (BLOCKS * 4096) as usize];
         for node in 0..3 {

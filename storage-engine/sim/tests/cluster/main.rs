@@ -14,6 +14,7 @@
 mod catch_up;
 mod catch_up_state;
 mod determinism;
+mod encryption;
 mod failover;
 mod fairness;
 mod fencing;
