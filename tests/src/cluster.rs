@@ -375,6 +375,8 @@ fn configure(dir: &Path, index: usize, options: &ClusterOptions) -> Result<Confi
         data_dir: dir.join(format!("{name}.d")),
         control: ports::free()?,
         data: ports::free()?,
+        data_advertised: None,
+        master_keys: None,
         nbd: ports::free()?,
         socket: dir.join(format!("{name}.sock")),
         metrics: ports::free()?,

@@ -30,6 +30,10 @@ pub struct Config {
     pub control: u16,
     /// The peers' port.
     pub data: u16,
+    /// What peers are told instead of its own address, for a relay in between.
+    pub data_advertised: Option<SocketAddr>,
+    /// The file of master keys, if encrypted volumes are used.
+    pub master_keys: Option<PathBuf>,
     /// The NBD port.
     pub nbd: u16,
     /// The NBD unix socket.
@@ -69,6 +73,9 @@ impl Config {
             ("metrics", self.metrics),
         ] {
             writeln!(out, "\n[{section}]\nlisten = \"{}\"", self.at(port))?;
+            if let ("data", Some(told)) = (section, self.data_advertised) {
+                writeln!(out, "advertise = \"{told}\"")?;
+            }
         }
         writeln!(out, "\n[log]\nformat = \"human\"\nlevel = \"info\"\n")?;
         writeln!(
@@ -87,6 +94,9 @@ impl Config {
                 tls.certificate, tls.key
             )?;
             writeln!(out, "required = {}", tls.required)?;
+        }
+        if let Some(path) = &self.master_keys {
+            writeln!(out, "\n[encryption.file]\npath = {path:?}")?;
         }
         for disk in &self.disks {
             writeln!(out, "\n[[disk]]\npath = {disk:?}")?;

@@ -40,6 +40,8 @@ enum Part {
     BadInput,
     /// Engines killed, stopped and started again
     Faults,
+    /// Encrypted volumes: disks and wires searched for plaintext, keys rotated
+    Encryption,
     /// Every fault at random, for three minutes, on engines in networks of their own
     Chaos,
     /// Five hundred clusters in simulation, with every fault there is
@@ -81,9 +83,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             cargo(&["test", "-p", "cairn-tests", "--lib"], counts)
         });
     }
-    if [Part::Clients, Part::BadInput, Part::Faults, Part::Chaos]
-        .into_iter()
-        .any(wanted)
+    if [
+        Part::Clients,
+        Part::BadInput,
+        Part::Faults,
+        Part::Encryption,
+        Part::Chaos,
+    ]
+    .into_iter()
+    .any(wanted)
     {
         steps.run("build the engines", |counts| {
             cargo(&["build", "--workspace", "--bins"], counts)
@@ -97,6 +105,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if wanted(Part::Faults) {
         steps.run("kill, stop, restart", |counts| suite("faults", counts));
+    }
+    if wanted(Part::Encryption) {
+        steps.run("encrypted volumes", |counts| suite("encryption", counts));
     }
     if wanted(Part::Chaos) {
         steps.run("every fault at random, three minutes", |counts| suite("chaos", counts));

@@ -3,12 +3,14 @@
 mod cluster;
 mod dev;
 mod disk;
+mod key;
 mod values;
 mod volume;
 
 pub use cluster::{AddArgs, ClusterCommand, InitArgs};
 pub use dev::{BASE_PORT_DEFAULT, DISK_SIZE_DEFAULT, DevArgs, ENGINES_DEFAULT};
 pub use disk::{ClearArgs, DiskCommand, FormatArgs, ListArgs, ReplaceArgs, ScrubArgs};
+pub use key::{KeyCommand, RewrapArgs};
 pub use values::{parse_engine, parse_size, parse_timeout};
 pub use volume::{
     Ceiling, CreateArgs, DeleteArgs, DetachArgs, LimitArgs, LimitFlags, NameArgs, ResizeArgs, VolumeCommand,
@@ -133,6 +135,13 @@ pub enum Command {
   cairn volume export data"
     )]
     Volume(VolumeCommand),
+    /// Look at the keys that encrypted volumes depend on
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  cairn key status"
+    )]
+    Key(KeyCommand),
     /// Run a whole cluster in one directory of this machine, to try Cairn out
     ///
     /// Makes DIR/a, DIR/b, DIR/c with a configuration file, a disk file and a log each, starts an engine in each, makes
@@ -236,6 +245,9 @@ mod tests {
             "cairn disk format",
             "cairn disk replace 5f0c1d7e",
             "cairn cluster add",
+            "cairn volume create v --size 1GiB --key-name k",
+            "cairn volume rewrap",
+            "cairn volume rewrap v --all",
             "cairn dev",
             "cairn dev --dir d --engines 0",
             "cairn dev --dir d --volume-size 1GiB",

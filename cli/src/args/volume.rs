@@ -4,17 +4,19 @@ use cairn_api::limits::VolumeLimits;
 use cairn_api::units::ByteSize;
 use clap::{Args, Subcommand};
 
-use super::parse_size;
+use super::{RewrapArgs, parse_size};
 
 /// What can be done with volumes.
 #[derive(Subcommand, Debug)]
 pub enum VolumeCommand {
     /// Create a volume and wait until it is ready
     ///
-    /// Asking again for the same volume succeeds; asking for another size or replica count under a taken name is a conflict.
+    /// Asking again for the same volume succeeds; asking for another size, replica count or encryption under a taken
+    /// name is a conflict.
     #[command(after_help = "Examples:
   cairn volume create data --size 10GiB
-  cairn volume create scratch --size 1TiB --replicas 1")]
+  cairn volume create scratch --size 1TiB --replicas 1
+  cairn volume create secret --size 10GiB --encrypted")]
     Create(CreateArgs),
     /// List all volumes
     #[command(after_help = "Examples:
@@ -58,6 +60,16 @@ pub enum VolumeCommand {
   cairn volume detach data
   cairn volume detach data --force     even if the node that holds it is alive")]
     Detach(DetachArgs),
+    /// Wrap the data keys of encrypted volumes under the current version of their master key
+    ///
+    /// For after a new version of the master key was made: then the old one can be destroyed, once `cairn key status` shows no
+    /// volume under it. Volumes are used all the while; their data stays as it is. Done already is done, and what was
+    /// interrupted is started again.
+    #[command(after_help = "Examples:
+  cairn volume rewrap data
+  cairn volume rewrap --all
+  cairn volume rewrap data --key-name tenant-7     under another master key")]
+    Rewrap(RewrapArgs),
 }
 
 /// A volume's name.
@@ -81,6 +93,12 @@ pub struct CreateArgs {
     /// What it may be asked for.
     #[command(flatten)]
     pub limits: LimitFlags,
+    /// Encrypt it: AES-256-XTS, with a key of its own that the key service of the engines' [encryption] wraps
+    #[arg(long)]
+    pub encrypted: bool,
+    /// The master key that wraps its key, instead of the usual one
+    #[arg(long, value_name = "NAME", requires = "encrypted")]
+    pub key_name: Option<String>,
     /// Return as soon as the cluster has accepted the volume
     #[arg(long)]
     pub no_wait: bool,

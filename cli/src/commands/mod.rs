@@ -4,13 +4,14 @@ mod add;
 mod cluster;
 mod disk;
 pub(crate) mod init;
+mod key;
 mod replace;
 mod scrub;
 pub(crate) mod volume;
 
 use cairn_api::control;
 
-use crate::args::{Cli, ClusterCommand, Command, DiskCommand, GlobalArgs, VolumeCommand};
+use crate::args::{Cli, ClusterCommand, Command, DiskCommand, GlobalArgs, KeyCommand, VolumeCommand};
 use crate::client::Engines;
 use crate::dev;
 use crate::error::CliError;
@@ -80,6 +81,8 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Volume(VolumeCommand::Delete(args)) => volume::delete(&context, args).await,
         Command::Volume(VolumeCommand::Export(args)) => volume::export(&context, &args.name).await,
         Command::Volume(VolumeCommand::Detach(args)) => volume::detach(&context, args).await,
+        Command::Volume(VolumeCommand::Rewrap(args)) => key::rewrap(&context, args).await,
+        Command::Key(KeyCommand::Status) => key::status(&context).await,
         Command::Cluster(ClusterCommand::Init(args)) => cluster::init(&context, &cli.global, args).await,
         Command::Cluster(ClusterCommand::Add(args)) => add::add(&context, args).await,
         Command::Cluster(ClusterCommand::Status) => cluster::status(&context).await,

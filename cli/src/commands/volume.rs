@@ -18,8 +18,15 @@ const POLL_PAUSE: Duration = Duration::from_millis(200);
 
 /// `cairn volume create`.
 pub(super) async fn create(context: &Context, args: &CreateArgs) -> Result<(), CliError> {
-    let limits = limits_of(&args.limits);
-    let created = request_volume(context, &args.name, args.size.0, args.replicas, limits).await?;
+    let request = control::CreateVolumeRequest {
+        name: args.name.clone(),
+        size_bytes: args.size.0,
+        replicas: args.replicas,
+        limits: limits_of(&args.limits),
+        encrypted: args.encrypted,
+        key_name: args.key_name.clone().unwrap_or_default(),
+    };
+    let created = request_volume(context, &request).await?;
     let volume = if args.no_wait {
         created
     } else {
@@ -33,20 +40,11 @@ pub(super) async fn create(context: &Context, args: &CreateArgs) -> Result<(), C
 /// Asks for a volume; succeeds if it is there already.
 pub(crate) async fn request_volume(
     context: &Context,
-    name: &str,
-    size_bytes: u64,
-    replicas: u32,
-    limits: Option<control::VolumeLimits>,
+    request: &control::CreateVolumeRequest,
 ) -> Result<control::Volume, CliError> {
-    let request = control::CreateVolumeRequest {
-        limits,
-        name: name.to_owned(),
-        size_bytes,
-        replicas,
-    };
     context
         .engines
-        .call(&format!("cannot create volume '{name}'"), async |client| {
+        .call(&format!("cannot create volume '{}'", request.name), async |client| {
             client.create_volume(request.clone()).await.map(Response::into_inner)
         })
         .await

@@ -106,7 +106,13 @@ async fn bring_up(global: &GlobalArgs, args: &DevArgs, engines: &[EnginePlan]) -
         };
         let size = args.volume_size.unwrap_or(VOLUME_SIZE_DEFAULT);
         let replicas = args.replicas.unwrap_or(if engines.len() < 3 { 1 } else { 3 });
-        let volume = request_volume(&context, name, size.0, replicas, None).await?;
+        let request = control::CreateVolumeRequest {
+            name: name.clone(),
+            size_bytes: size.0,
+            replicas,
+            ..control::CreateVolumeRequest::default()
+        };
+        let volume = request_volume(&context, &request).await?;
         wait_until_ready(&context, volume).await?;
     }
     Ok(())

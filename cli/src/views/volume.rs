@@ -7,6 +7,7 @@ use cairn_api::limits::BURST_MS_DEFAULT;
 use cairn_api::units::ByteSize;
 use serde::Serialize;
 
+use super::key::EncryptionView;
 use super::table::{Column, layout, properties};
 use super::{View, non_empty, or_nothing};
 
@@ -42,6 +43,8 @@ pub struct VolumeView {
     pub replicas: Vec<ReplicaView>,
     /// Replicas that are about to take the place of others.
     pub joining: Vec<ReplicaView>,
+    /// How it is encrypted, if it is.
+    pub encryption: Option<EncryptionView>,
 }
 
 /// What a volume may be asked for.
@@ -157,6 +160,7 @@ impl VolumeView {
                 .iter()
                 .map(|replica| ReplicaView::new(replica, leader, names))
                 .collect(),
+            encryption: volume.encryption.as_ref().map(EncryptionView::new),
         }
     }
 
@@ -226,7 +230,7 @@ impl ReplicaView {
 
 impl View for VolumeView {
     fn table(&self) -> String {
-        let head = properties(&[
+        let mut pairs = vec![
             ("Volume", format!("{} (number {})", self.name, self.volume_id)),
             ("Size", self.size()),
             (
@@ -245,7 +249,12 @@ impl View for VolumeView {
                     (None, _) => "nobody".to_owned(),
                 },
             ),
-        ]);
+        ];
+        if let Some(encryption) = &self.encryption {
+            pairs.push(("Encryption", encryption.cipher.clone()));
+            pairs.push(("Master key", encryption.master()));
+        }
+        let head = properties(&pairs);
         let columns = [
             Column::Number("REPLICA"),
             Column::Words("NODE"),
@@ -291,7 +300,7 @@ impl View for VolumeListView {
         if self.volumes.is_empty() {
             return "No volumes yet: `cairn volume create NAME --size 10GiB` makes one.".to_owned();
         }
-        let columns = [
+        let mut columns = vec![
             Column::Words("VOLUME"),
             Column::Number("SIZE"),
             Column::Number("REPLICAS"),
@@ -301,6 +310,16 @@ impl View for VolumeListView {
             Column::Words("ATTACHED TO"),
             Column::Words("LIMITS"),
         ];
-        layout(&columns, self.volumes.iter().map(VolumeView::row).collect())
+        let mut rows: Vec<Vec<String>> = self.volumes.iter().map(VolumeView::row).collect();
+        // Where nothing is encrypted nobody looks for it.
+        if self.volumes.iter().any(|volume| volume.encryption.is_some()) {
+            columns.push(Column::Words("MASTER KEY"));
+            for (row, volume) in rows.iter_mut().zip(&self.volumes) {
+                row.push(or_nothing(
+                    volume.encryption.as_ref().map(EncryptionView::master).as_deref(),
+                ));
+            }
+        }
+        layout(&columns, rows)
     }
 }

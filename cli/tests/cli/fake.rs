@@ -18,6 +18,9 @@ pub(crate) struct State {
     pub(crate) node: NodeInfo,
     pub(crate) cluster: ClusterStatus,
     pub(crate) volumes: BTreeMap<String, Volume>,
+    /// The version of the master key that wraps.
+    pub(crate) master_version: u32,
+    pub(crate) keys: KeyStatus,
     /// Looks at a new volume until it is ready.
     pub(crate) looks_until_ready: u32,
     /// Calls that are answered with "not now" before one is served.
@@ -243,6 +246,16 @@ impl Control for Service {
         }
         let mut volume = crate::engines::volume(&request.name, request.size_bytes, request.replicas);
         volume.limits = request.limits;
+        volume.encryption = request.encrypted.then(|| VolumeEncryption {
+            cipher: "aes-256-xts".to_owned(),
+            service: "file".to_owned(),
+            key_name: match request.key_name.as_str() {
+                "" => "main".to_owned(),
+                name => name.to_owned(),
+            },
+            key_version: 1,
+            erased: false,
+        });
         if state.looks_until_ready > 0 {
             volume.set_state(VolumeState::Creating);
         }
@@ -320,6 +333,28 @@ impl Control for Service {
         let volume = state.volumes.get_mut(&name).ok_or_else(|| not_there(&name))?;
         volume.attached_to.clear();
         Ok(Response::new(DetachVolumeReply { epoch: 4 }))
+    }
+
+    async fn rewrap_volume(&self, request: Request<RewrapVolumeRequest>) -> Answer<RewrapVolumeReply> {
+        let mut state = self.enter()?;
+        let request = request.into_inner();
+        let current = state.master_version;
+        let volume = state.volumes.get_mut(&request.name);
+        let volume = volume.ok_or_else(|| not_there(&request.name))?;
+        let Some(encryption) = &mut volume.encryption else {
+            let text = format!("volume '{}' is not encrypted: there is nothing to rewrap", request.name);
+            return Err(Status::failed_precondition(text));
+        };
+        let changed = encryption.key_version != current;
+        encryption.key_version = current;
+        Ok(Response::new(RewrapVolumeReply {
+            changed,
+            encryption: Some(encryption.clone()),
+        }))
+    }
+
+    async fn get_key_status(&self, _: Request<GetKeyStatusRequest>) -> Answer<KeyStatus> {
+        Ok(Response::new(self.enter()?.keys.clone()))
     }
 
     async fn list_local_replicas(&self, _: Request<ListLocalReplicasRequest>) -> Answer<ListLocalReplicasReply> {

@@ -10,5 +10,6 @@ mod dev;
 mod disk;
 mod engines;
 mod fake;
+mod key;
 mod run;
 mod volume;

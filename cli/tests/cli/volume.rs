@@ -192,6 +192,7 @@ fn show_as_json_has_the_documented_fields() {
              "term": null, "committed": null, "applied": null, "last": null, "lag": null, "allocated_bytes": null},
         ],
         "joining": [],
+        "encryption": null,
     });
     assert_eq!(json, expected);
 }

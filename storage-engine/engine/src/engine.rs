@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::control::channels::Channels;
 use crate::disks::{DiskEvent, DiskReporter, DiskSet, DiskState};
 use crate::identity::{self, Identity, IdentityError};
+use crate::keys::Keyring;
 use crate::meta::group::Meta;
 use crate::meta::{DiskRecord, NodeRecord};
 use crate::metrics::Metrics;
@@ -60,6 +61,10 @@ pub struct Engine {
     pub metrics: Arc<Metrics>,
     /// Connections to other engines' control APIs.
     pub channels: Channels,
+    /// The keys of encrypted volumes.
+    pub keys: Keyring,
+    /// One encrypted volume is created at a time: each names the number that the next one gets.
+    pub(crate) encrypting: tokio::sync::Mutex<()>,
     /// Wakes the background task that brings this engine in line with the catalogue.
     pub wake: Notify,
     /// The catalogue's revision that the gateways here were told of.
@@ -88,6 +93,8 @@ impl Engine {
         events: mpsc::UnboundedSender<DiskEvent>,
     ) -> Self {
         Self {
+            keys: Keyring::new(config.encryption.as_ref()),
+            encrypting: tokio::sync::Mutex::new(()),
             config,
             addresses,
             disks,

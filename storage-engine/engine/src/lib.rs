@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod disks;
 pub mod engine;
 pub mod identity;
+pub mod keys;
 pub mod listen;
 pub mod logs;
 pub mod meta;

@@ -3,8 +3,10 @@
 
 mod fabric;
 mod namespace;
+mod relay;
 mod weather;
 
 pub use fabric::Fabric;
 pub use namespace::Namespace;
+pub use relay::Relay;
 pub use weather::{Clog, End, Weather};

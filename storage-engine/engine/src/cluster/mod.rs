@@ -13,6 +13,8 @@ mod succeed;
 mod tell;
 
 #[cfg(test)]
+mod encryption_tests;
+#[cfg(test)]
 mod replace_tests;
 #[cfg(test)]
 mod tests;

@@ -80,6 +80,11 @@ impl Bench {
         number
     }
 
+    /// The file of master keys, which is there once a test writes it.
+    pub(super) fn keys(&self) -> PathBuf {
+        self.directory.path().join("master-keys")
+    }
+
     pub(super) fn data_dir(&self, number: usize) -> PathBuf {
         self.directory.path().join(&self.names[number])
     }
@@ -96,6 +101,7 @@ impl Bench {
         if self.seconds.contains(&number) {
             text.push_str(&format!("[[disk]]\npath = \"{}\"\n", self.second(number).display()));
         }
+        text.push_str(&format!("[encryption.file]\npath = \"{}\"\n", self.keys().display()));
         Config::parse(Path::new("test.toml"), &text, &Overrides::default()).unwrap()
     }
 
@@ -214,7 +220,7 @@ impl Bench {
             name: name.to_owned(),
             size_bytes,
             replicas: 3,
-            limits: None,
+            ..api::CreateVolumeRequest::default()
         };
         self.client(number)
             .create_volume(request)

@@ -39,7 +39,7 @@ pub(crate) fn is_node_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-fn invalid(key: impl Into<String>, value: impl std::fmt::Display, rule: impl Into<String>) -> ConfigError {
+pub(super) fn invalid(key: impl Into<String>, value: impl std::fmt::Display, rule: impl Into<String>) -> ConfigError {
     ConfigError::Invalid {
         key: key.into(),
         value: value.to_string(),
@@ -89,6 +89,7 @@ pub(crate) fn check(file: FileConfig) -> Result<Config, ConfigError> {
             format: file.log.format,
             level,
         },
+        encryption: file.encryption.map(super::encryption::check).transpose()?,
         allow_insecure_network: file.allow_insecure_network,
     };
     check_network(&config)?;
@@ -302,6 +303,11 @@ mod tests {
             })
             .collect();
         let config = parse(&all_on).unwrap();
+        assert!(
+            config
+                .encryption
+                .is_some_and(|keys| keys.file.is_some() && keys.vault.is_some())
+        );
         assert!(config.nbd.tls.is_some() && config.nbd.socket.is_some() && config.metrics.is_some());
     }
 

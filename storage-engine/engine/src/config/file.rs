@@ -32,6 +32,8 @@ pub struct FileConfig {
     /// The log.
     #[serde(default)]
     pub log: FileLog,
+    /// The keys of encrypted volumes; encrypted volumes cannot be used if absent.
+    pub encryption: Option<FileEncryption>,
     /// Allow listeners outside the loopback interface.
     #[serde(default)]
     pub allow_insecure_network: bool,
@@ -122,6 +124,46 @@ pub struct FileLog {
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or `target=level` pairs separated by commas; `info` if absent.
     pub level: Option<String>,
+}
+
+/// `[encryption]`
+#[derive(Clone, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEncryption {
+    /// The master key of volumes that name none; `main` if absent.
+    pub key_name: Option<String>,
+    /// Which service wraps: `file` or `vault`; the one that is configured if absent.
+    pub service: Option<String>,
+    /// Master keys in a file.
+    pub file: Option<FileKeys>,
+    /// The Transit engine of Vault.
+    pub vault: Option<FileVault>,
+}
+
+/// `[encryption.file]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileKeys {
+    /// The file: a line `NAME VERSION KEY` for each version of each master key; only its owner may read it.
+    pub path: PathBuf,
+}
+
+/// `[encryption.vault]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileVault {
+    /// `https://HOST:PORT`; `http` only on this machine.
+    pub address: String,
+    /// Where the Transit engine is mounted; `transit` if absent.
+    pub mount: Option<String>,
+    /// The namespace, if any.
+    pub namespace: Option<String>,
+    /// The file with the token, read at each use.
+    pub token_file: PathBuf,
+    /// PEM file of the authority of Vault's certificate; required with `https`.
+    pub ca: Option<PathBuf>,
+    /// How long one request may take, in milliseconds; 3000 if absent.
+    pub timeout_ms: Option<u64>,
 }
 
 impl FileConfig {

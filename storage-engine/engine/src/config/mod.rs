@@ -4,6 +4,7 @@
 //! and every range checked. A parameter that cannot be read is refused by name: there is no silent default for it.
 
 mod check;
+mod encryption;
 mod file;
 
 use std::net::SocketAddr;
@@ -13,7 +14,11 @@ use cairn_api::units::ByteSize;
 
 pub(crate) use check::is_node_name;
 pub use check::{DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NBD_CONNECTIONS_MAX};
-pub use file::{FileConfig, FileControl, FileData, FileDisk, FileLog, FileMetrics, FileNbd, FileTls};
+pub use encryption::EncryptionConfig;
+pub use file::{
+    FileConfig, FileControl, FileData, FileDisk, FileEncryption, FileKeys, FileLog, FileMetrics, FileNbd, FileTls,
+    FileVault,
+};
 
 /// A commented configuration with every key and its default: what `--print-config` prints.
 pub const COMMENTED_DEFAULT: &str = include_str!("default.toml");
@@ -37,6 +42,8 @@ pub struct Config {
     pub disks: Vec<DiskConfig>,
     /// The log.
     pub log: LogConfig,
+    /// The key services of encrypted volumes; none if they are not used.
+    pub encryption: Option<EncryptionConfig>,
     /// Listening outside the loopback interface is allowed.
     pub allow_insecure_network: bool,
 }

@@ -6,7 +6,7 @@ use cairn_api::limits::{BURST_MS_DEFAULT, VolumeLimits};
 use cairn_core::event::{GroupStatus, Member, Role};
 use tonic::Status;
 
-use crate::meta::{Catalogue, DiskRecord, NodeRecord, Replacement, Step, VolumePhase, VolumeRecord, codec};
+use crate::meta::{Catalogue, DiskRecord, NodeRecord, Replacement, Step, VolumePhase, VolumeRecord, WrappedKey, codec};
 
 /// An id in its text form, refused by the name of its field.
 pub fn parse_id<T: std::str::FromStr>(field: &str, text: &str) -> Result<T, Status> {
@@ -119,6 +119,7 @@ pub fn volume(volume: &VolumeRecord) -> api::Volume {
         served_bytes: 0,
         revision: 0,
         limits: Some(limits_message(&volume.limits)),
+        encryption: volume.encryption.as_ref().map(encryption),
     }
 }
 
@@ -129,6 +130,17 @@ fn replica(member: Member, created: bool) -> api::Replica {
         disk_id: member.disk.to_string(),
         created,
         status: None,
+    }
+}
+
+/// How a volume is encrypted; nothing of its key.
+pub fn encryption(key: &WrappedKey) -> api::VolumeEncryption {
+    api::VolumeEncryption {
+        cipher: "aes-256-xts".to_owned(),
+        service: key.service.name().to_owned(),
+        key_name: key.key_name.clone(),
+        key_version: key.version,
+        erased: key.is_erased(),
     }
 }
 

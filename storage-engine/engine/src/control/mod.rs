@@ -4,6 +4,7 @@
 pub mod channels;
 mod cluster;
 pub mod convert;
+pub mod encryption;
 mod node;
 mod replacements;
 pub mod route;
@@ -124,6 +125,21 @@ impl Control for ControlService {
     async fn detach_volume(&self, request: Request<api::DetachVolumeRequest>) -> Reply<api::DetachVolumeReply> {
         let epoch = volumes::detach(&self.engine, request.get_ref()).await?;
         Ok(Response::new(api::DetachVolumeReply { epoch }))
+    }
+
+    async fn rewrap_volume(&self, request: Request<api::RewrapVolumeRequest>) -> Reply<api::RewrapVolumeReply> {
+        let local = |engine: &Arc<Engine>, request| -> route::Call<'static, api::RewrapVolumeReply> {
+            let engine = Arc::clone(engine);
+            Box::pin(async move { encryption::rewrap(&engine, &request).await })
+        };
+        let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::RewrapVolumeReply>> {
+            Box::pin(async move { client.rewrap_volume(request).await })
+        };
+        route::on_leader(&self.engine, request, local, remote).await
+    }
+
+    async fn get_key_status(&self, _request: Request<api::GetKeyStatusRequest>) -> Reply<api::KeyStatus> {
+        encryption::status(&self.engine).await.map(Response::new)
     }
 
     async fn replace_disk(&self, request: Request<api::ReplaceDiskRequest>) -> Reply<api::Replacement> {

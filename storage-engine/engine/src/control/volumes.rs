@@ -9,13 +9,14 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::survey::{self, Survey};
-use super::{convert, route};
+use super::{convert, encryption, route};
 use crate::disks::{AskError, ask};
 use crate::engine::Engine;
 use crate::meta::decide::{check_limits, check_volume, existing_volume};
+use crate::meta::encryption::check_wanted;
 use crate::meta::group::MetaError;
 use crate::meta::placement::{NodeReport, place};
-use crate::meta::{Catalogue, Command, Outcome, VolumePhase, VolumeRecord};
+use crate::meta::{Catalogue, Command, VolumePhase, VolumeRecord};
 
 /// How long a creation waits for its replicas and a leader before it returns the volume as it is then.
 const CREATE_PATIENCE: Duration = Duration::from_secs(20);
@@ -36,24 +37,21 @@ pub(super) async fn create(engine: &Arc<Engine>, request: api::CreateVolumeReque
     check_volume(&request.name, request.size_bytes, replicas).map_err(refuse)?;
     let limits = convert::limits(request.limits.as_ref());
     check_limits(&limits).map_err(refuse)?;
+    let wanted = encryption::wanted(&request)?;
     let catalogue = engine.meta.barrier().await?;
     let existing = existing_volume(&catalogue, &request.name, request.size_bytes, replicas, limits);
     let group = match existing.map_err(refuse)? {
-        Some(group) => group,
+        Some(group) => {
+            if let Some(volume) = catalogue.volumes.get(&group) {
+                check_wanted(volume, wanted).map_err(refuse)?;
+            }
+            group
+        }
         None => {
             let reports = reports(engine, &catalogue).await;
             let places = place(&catalogue, &reports, replicas)
                 .map_err(|error| Status::failed_precondition(error.to_string()))?;
-            let command = Command::CreateVolume {
-                name: request.name.clone(),
-                size_bytes: request.size_bytes,
-                places,
-                limits,
-            };
-            match engine.meta.execute(&command).await? {
-                Outcome::Volume(group) => group,
-                Outcome::Done => return Err(Status::internal("a creation was done without a volume")),
-            }
+            encryption::create_record(engine, &request, &places).await?
         }
     };
     engine.wake.notify_one();

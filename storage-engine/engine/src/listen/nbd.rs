@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cairn_api::block::{DeviceInfo, FrontendSession as _, Want};
 use cairn_api::units::ByteSize;
+use cairn_crypto::VolumeCipher;
 use cairn_nbd::{ListedExport, LookupRefusal, Question, Session, TlsFiles, TlsPolicy, TlsServer};
 use cairn_reactor::Opening;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -17,9 +18,9 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::RateLimit;
 use crate::config::TlsConfig;
-use crate::control::route;
+use crate::control::{encryption, route};
 use crate::engine::Engine;
-use crate::meta::VolumeRecord;
+use crate::meta::{Catalogue, VolumeRecord};
 
 /// How long a negotiation may take in all: a client that only looks around ends it by itself.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -216,9 +217,9 @@ async fn serve_one<S: AsyncRead + AsyncWrite + Unpin>(
             _ => Ok(()),
         };
     };
-    let volume = lookups
+    let (volume, cipher) = lookups
         .last
-        .filter(|volume| volume.name == info.name)
+        .filter(|(volume, _)| volume.name == info.name)
         .ok_or_else(|| format!("export '{}' was entered without having been looked up", info.name))?;
     let disk = engine.disk_for(&volume).ok_or("no disk of this engine serves")?;
     let thread = engine.disks.thread_of(disk).ok_or("the disk's thread has just ended")?;
@@ -227,7 +228,7 @@ async fn serve_one<S: AsyncRead + AsyncWrite + Unpin>(
     let opening = Opening {
         info,
         spec: volume.present_spec(),
-        cipher: None,
+        cipher,
     };
     thread.adopt_stream(socket, Box::new(session), opening);
     // What changed while the client negotiated: whatever changes from here on everybody is told who is there by now.
@@ -282,8 +283,8 @@ async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
 /// Answers a negotiation's questions from the catalogue.
 struct Lookups<'a> {
     engine: &'a Arc<Engine>,
-    /// The volume that was looked up last: the one that is entered, if one is.
-    last: Option<VolumeRecord>,
+    /// The volume that was looked up last, with what it is encrypted with: the one that is entered, if one is.
+    last: Option<(VolumeRecord, Option<Arc<VolumeCipher>>)>,
 }
 
 impl Lookups<'_> {
@@ -318,7 +319,8 @@ impl Lookups<'_> {
         if self.engine.disk_for(volume).is_none() {
             return Err(LookupRefusal::Refused("no disk of this engine serves now".to_owned()));
         }
-        self.last = Some(volume.clone());
+        let cipher = cipher_of(self.engine, &catalogue, volume).await?;
+        self.last = Some((volume.clone(), cipher));
         Ok(DeviceInfo {
             name: volume.name.clone(),
             description: describe(volume),
@@ -326,6 +328,25 @@ impl Lookups<'_> {
             read_only: false,
             snapshot: None,
         })
+    }
+}
+
+/// Unwraps the key of an encrypted volume. A key service that is away keeps a volume from being opened, not those that are.
+async fn cipher_of(
+    engine: &Engine,
+    catalogue: &Catalogue,
+    volume: &VolumeRecord,
+) -> Result<Option<Arc<VolumeCipher>>, LookupRefusal> {
+    let Some(key) = &volume.encryption else { return Ok(None) };
+    let refuse =
+        |reason: String| LookupRefusal::Refused(format!("volume '{}' cannot be decrypted: {reason}", volume.name));
+    let owner = encryption::owner(catalogue, volume.group).map_err(|status| refuse(status.message().to_owned()))?;
+    match engine.keys.open(owner, key).await {
+        Ok(cipher) => Ok(Some(cipher)),
+        Err(error) => {
+            tracing::warn!(volume = volume.name, %error, "an encrypted volume is not opened");
+            Err(refuse(error.to_string()))
+        }
     }
 }
 

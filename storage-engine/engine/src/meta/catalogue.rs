@@ -7,6 +7,7 @@ use cairn_api::limits::VolumeLimits;
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::event::{Command, GroupSpec, Member};
 
+use super::encryption::WrappedKey;
 use super::succession::{Replacement, Succession, Swap};
 
 /// The state of the meta group's state machine.
@@ -103,6 +104,8 @@ pub struct VolumeRecord {
     pub deleting: bool,
     /// How its replicas are succeeded by others.
     pub succession: Succession,
+    /// Its wrapped data key, if it is encrypted.
+    pub encryption: Option<WrappedKey>,
 }
 
 /// Where a volume is in its life.

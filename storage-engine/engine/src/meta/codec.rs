@@ -10,6 +10,7 @@ use prost::Message;
 
 use super::catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumeRecord};
 use super::decide::{Command, LimitChange};
+use super::encryption::{PlannedEncryption, ServiceKind, WrappedKey};
 use super::succession::{Replacement, Step, Succession, Swap};
 use super::wire;
 
@@ -78,8 +79,13 @@ pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
             size_bytes,
             places,
             limits,
+            encryption,
         } => Kind::CreateVolume(wire::CreateVolume {
             limits: limits_to_wire(limits),
+            encryption: encryption.map(|planned| wire::PlannedEncryption {
+                volume: planned.volume.get(),
+                key: Some(key_to_wire(planned.key)),
+            }),
             name,
             size_bytes,
             places: places
@@ -89,6 +95,11 @@ pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
                     disk: disk.to_bytes().to_vec(),
                 })
                 .collect(),
+        }),
+        Command::RewrapVolume { group, replaces, key } => Kind::RewrapVolume(wire::RewrapVolume {
+            group: group.get(),
+            replaces,
+            key: Some(key_to_wire(key)),
         }),
         Command::ReportReplica {
             group,
@@ -157,6 +168,12 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
             places: collect(create.places, |place| {
                 Ok((node_id(&place.node)?, disk_id(&place.disk)?))
             })?,
+            encryption: create.encryption.map(planned_from_wire).transpose()?,
+        },
+        Kind::RewrapVolume(rewrap) => Command::RewrapVolume {
+            group: GroupId(rewrap.group),
+            replaces: rewrap.replaces,
+            key: key_from_wire(rewrap.key.ok_or(CodecError::Field("key"))?)?,
         },
         Kind::ReportReplica(report) => Command::ReportReplica {
             group: GroupId(report.group),
@@ -239,6 +256,31 @@ fn members_to_wire(members: &[Member]) -> Vec<wire::MetaMember> {
 
 fn members_from_wire(members: &[wire::MetaMember]) -> Result<Vec<Member>, CodecError> {
     members.iter().map(member_from_wire).collect()
+}
+
+fn key_to_wire(key: WrappedKey) -> wire::WrappedKey {
+    wire::WrappedKey {
+        service: key.service.code(),
+        key_name: key.key_name,
+        version: key.version,
+        bytes: key.bytes,
+    }
+}
+
+fn key_from_wire(key: wire::WrappedKey) -> Result<WrappedKey, CodecError> {
+    Ok(WrappedKey {
+        service: ServiceKind::from_code(key.service).ok_or(CodecError::Field("service"))?,
+        key_name: key.key_name,
+        version: key.version,
+        bytes: key.bytes,
+    })
+}
+
+fn planned_from_wire(planned: wire::PlannedEncryption) -> Result<PlannedEncryption, CodecError> {
+    Ok(PlannedEncryption {
+        volume: GroupId(planned.volume),
+        key: key_from_wire(planned.key.ok_or(CodecError::Field("key"))?)?,
+    })
 }
 
 fn succession_to_wire(succession: &Succession) -> Option<wire::Succession> {
@@ -373,6 +415,7 @@ fn volume_to_wire(volume: VolumeRecord) -> wire::Volume {
         } else {
             volume.created_bytes
         },
+        encryption: volume.encryption.map(key_to_wire),
     }
 }
 
@@ -397,6 +440,7 @@ fn volume_from_wire(volume: wire::Volume) -> Result<VolumeRecord, CodecError> {
             })
         })?,
         deleting: volume.deleting,
+        encryption: volume.encryption.map(key_from_wire).transpose()?,
     })
 }
 

@@ -9,6 +9,7 @@ use cairn_api::units::{BLOCK_BYTES, ByteSize};
 use cairn_core::event::Member;
 
 use super::catalogue::{Catalogue, Cluster, NodeRecord, ReplicaRecord, VolumeRecord};
+use super::encryption::{self, PlannedEncryption, Wanted, WrappedKey};
 use super::replace;
 use super::settings;
 use super::succession::{Replacement, Step, Succession};
@@ -50,6 +51,17 @@ pub enum Command {
         places: Vec<(NodeId, DiskId)>,
         /// What it may be asked for.
         limits: VolumeLimits,
+        /// Its key, if it is to be encrypted.
+        encryption: Option<PlannedEncryption>,
+    },
+    /// Puts another wrapping of a volume's key in the place of one.
+    RewrapVolume {
+        /// The volume.
+        group: GroupId,
+        /// The wrapping that must still be there.
+        replaces: Vec<u8>,
+        /// The new one.
+        key: WrappedKey,
     },
     /// A replica was made, or dropped.
     ReportReplica {
@@ -186,7 +198,9 @@ pub fn decide(catalogue: &Catalogue, command: &Command) -> Decision {
             size_bytes,
             places,
             limits,
-        } => create(catalogue, name, *size_bytes, places, *limits),
+            encryption,
+        } => create(catalogue, name, *size_bytes, places, *limits, encryption.as_ref()),
+        Command::RewrapVolume { group, replaces, key } => encryption::rewrap(catalogue, *group, replaces, key),
         Command::ReportReplica {
             group,
             replica,
@@ -422,6 +436,7 @@ fn create(
     size_bytes: u64,
     places: &[(NodeId, DiskId)],
     limits: VolumeLimits,
+    planned: Option<&PlannedEncryption>,
 ) -> Decision {
     let Some(cluster) = &catalogue.cluster else {
         return Err(Refusal::Precondition("the cluster is not founded yet".to_owned()));
@@ -429,6 +444,11 @@ fn create(
     check_volume(name, size_bytes, places.len())?;
     check_limits(&limits)?;
     if let Some(group) = existing_volume(catalogue, name, size_bytes, places.len(), limits)? {
+        let key = planned.map(|planned| planned.key.key_name.as_str());
+        let wanted = key.map_or(Wanted::Plain, |name| Wanted::Encrypted(Some(name)));
+        if let Some(volume) = catalogue.volumes.get(&group) {
+            encryption::check_wanted(volume, wanted)?;
+        }
         return Ok((Outcome::Volume(group), Vec::new()));
     }
     if catalogue.volumes.len() >= VOLUMES_MAX {
@@ -466,6 +486,7 @@ fn create(
         cluster.next_replica = cluster.next_replica.next();
     }
     let group = cluster.next_group;
+    encryption::check_planned(planned, group)?;
     cluster.next_group = group.next();
     let volume = VolumeRecord {
         group,
@@ -476,6 +497,7 @@ fn create(
         replicas,
         deleting: false,
         succession: Succession::default(),
+        encryption: planned.map(|planned| planned.key.clone()),
     };
     Ok((
         Outcome::Volume(group),

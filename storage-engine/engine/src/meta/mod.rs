@@ -1,12 +1,14 @@
 //! The meta group: the catalogue of the cluster, replicated by the same Raft as every volume.
 //!
 //! [`catalogue`] is the state, [`decide`] what a command does to it (pure), [`store`] its durable form in sled, [`codec`] its bytes,
-//! [`settings`] the commands that change a volume that is there, [`placement`] the choice of disks, [`succession`] how replicas are succeeded by others, [`replace`] the commands for that,
+//! [`settings`] the commands that change a volume that is there, [`placement`] the choice of disks, [`succession`] how replicas
+//! are succeeded by others, [`replace`] the commands for that, [`encryption`] the keys of volumes,
 //! [`group`] the way a command takes from a proposer through the log to its verdict.
 
 pub mod catalogue;
 pub mod codec;
 pub mod decide;
+pub mod encryption;
 pub mod group;
 pub mod placement;
 mod replace;
@@ -29,8 +31,11 @@ pub mod wire {
 
 pub use catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumePhase, VolumeRecord};
 pub use decide::{Command, LimitChange, Outcome, Refusal};
+pub use encryption::{PlannedEncryption, ServiceKind, WrappedKey};
 pub use succession::{Replacement, Step, Succession, Swap};
 
+#[cfg(test)]
+mod encryption_tests;
 #[cfg(test)]
 mod replace_tests;
 #[cfg(test)]

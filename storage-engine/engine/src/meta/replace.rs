@@ -14,6 +14,7 @@ use cairn_core::event::Member;
 
 use super::catalogue::{Catalogue, Cluster, NodeRecord, ReplicaRecord, VolumeRecord};
 use super::decide::{Change, Decision, Outcome, Refusal, invalid};
+use super::encryption;
 use super::succession::{Replacement, Step, Succession, Swap};
 
 /// Disks that were ever replaced: what every engine keeps in memory for good.
@@ -341,6 +342,7 @@ pub(super) fn delete(catalogue: &Catalogue, group: GroupId) -> Decision {
         deleting: true,
         ..volume.clone()
     };
+    encryption::erase(&mut volume);
     let swaps = volume.succession.abandon();
     for replica in &mut volume.replicas {
         // Nobody waits for a disk that is given up.

@@ -166,6 +166,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         size_bytes: 4096,
         places: vec![(node(3), disk(3))],
         limits: cairn_api::limits::VolumeLimits::default(),
+        encryption: None,
     };
     assert!(refusal(&catalogue, &place).contains("takes no new replicas"));
     assert!(refusal(&Catalogue::default(), &replace(3, 4)).contains("not founded"));

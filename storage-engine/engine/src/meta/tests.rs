@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::catalogue::{Catalogue, DiskRecord, NodeRecord};
 use super::codec;
 use super::decide::{Command, LimitChange, Outcome, Refusal, carry_out, decide};
+use super::encryption::{PlannedEncryption, ServiceKind, WrappedKey};
 use super::store::Store;
 use super::succession::Step;
 
@@ -74,6 +75,7 @@ pub(crate) fn add_volume(catalogue: &mut Catalogue, name: &str, size_bytes: u64,
             size_bytes,
             places,
             limits: VolumeLimits::default(),
+            encryption: None,
         },
     )
     .unwrap()
@@ -122,6 +124,7 @@ fn creating_again_is_the_same_volume_and_a_difference_is_named() {
         size_bytes: 4096,
         places: vec![(node(1), disk(1))],
         limits: VolumeLimits::default(),
+        encryption: None,
     };
     let message = decide(&catalogue, &other).unwrap_err().to_string();
     assert!(
@@ -138,6 +141,7 @@ fn hopeless_requests_are_refused_by_name() {
         size_bytes,
         places: places.iter().map(|number| (node(*number), disk(*number))).collect(),
         limits: VolumeLimits::default(),
+        encryption: None,
     };
     for (command, part) in [
         (create("Upper", 4096, &[1]), "name is 'Upper'"),
@@ -204,6 +208,18 @@ fn a_disk_that_a_node_does_not_report_stays_its_own() {
     assert_eq!((known.data_address.as_str(), known.disks.len()), ("127.0.0.1:1", 1));
 }
 
+/// A volume's key, wrapped by this version of a master key, as far as the catalogue can tell.
+pub(crate) fn planned(volume: u64, version: u8) -> PlannedEncryption {
+    let key = WrappedKey {
+        service: ServiceKind::File,
+        key_name: "main".to_owned(),
+        version: version.into(),
+        bytes: vec![version; 5],
+    };
+    let volume = GroupId(volume);
+    PlannedEncryption { volume, key }
+}
+
 /// sled lets go of its lock a moment after the database is dropped.
 fn open(path: &std::path::Path) -> Store {
     for _ in 0..100 {
@@ -218,7 +234,8 @@ fn open(path: &std::path::Path) -> Store {
 fn commands() -> impl Strategy<Value = Vec<Command>> {
     let name = prop::sample::select(vec!["a", "b", "c", "Bad"]);
     let places = prop::collection::vec(1_u8..5, 1..4);
-    let create = (name, 1_u64..4, places).prop_map(|(name, blocks, places)| Command::CreateVolume {
+    let key = || prop::option::of((2_u64..8, 0_u8..3).prop_map(|(volume, byte)| planned(volume, byte)));
+    let create = (name, 1_u64..4, places, key()).prop_map(|(name, blocks, places, encryption)| Command::CreateVolume {
         name: name.to_owned(),
         size_bytes: blocks * 4096,
         places: places.into_iter().map(|number| (node(number), disk(number))).collect(),
@@ -226,6 +243,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
             iops: (blocks == 3).then_some(500),
             ..VolumeLimits::default()
         },
+        encryption,
     });
     let limit = (2_u64..8, 0_u64..30, 0_u32..3).prop_map(|(group, iops, burst)| Command::LimitVolume {
         group: GroupId(group),
@@ -234,6 +252,11 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
             bytes_per_s: (iops < 9).then_some(None),
             burst_ms: (burst > 0).then_some(burst * 25_000),
         },
+    });
+    let rewrap = (2_u64..8, 0_u8..3, 0_u8..3).prop_map(|(group, old, new)| Command::RewrapVolume {
+        group: GroupId(group),
+        replaces: vec![old; 5],
+        key: planned(group, new).key,
     });
     let report = (2_u64..8, 3_u64..20, any::<bool>()).prop_map(|(group, replica, dropped)| Command::ReportReplica {
         group: GroupId(group),
@@ -258,7 +281,8 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     });
     let register = (1_u8..6).prop_map(|number| Command::RegisterNode(record(number)));
     let any_command = prop_oneof![
-        4 => create, 4 => report, 2 => delete, 2 => swap, 5 => advance, 2 => register, 1 => Just(found(3)), 2 => resize, 2 => limit,
+        4 => create, 2 => rewrap, 4 => report, 2 => delete, 2 => swap, 5 => advance, 2 => register, 1 => Just(found(3)),
+        2 => resize, 2 => limit,
     ];
     prop::collection::vec(any_command, 1..40)
 }

@@ -241,6 +241,16 @@ fn whole(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
             "Peers' connections that were refused",
             load(&metrics.links_refused),
         ),
+        (
+            "cairn_key_requests",
+            "Requests to key services that were done",
+            engine.keys.requests().0,
+        ),
+        (
+            "cairn_key_requests_failed",
+            "Requests to key services that failed",
+            engine.keys.requests().1,
+        ),
     ] {
         counter(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, value)?;
     }
