@@ -75,12 +75,10 @@ pub(crate) fn volume(name: &str, size_bytes: u64, replicas: u32) -> Volume {
             epoch: 2,
             holder: String::new(),
             allocated_bytes: 12 << 20,
-            shared_bytes: 0,
-            snapshot_bytes: 0,
-            snapshots: 0,
             leader_replica_id: 11,
             members_revision: 0,
             size_bytes,
+            ..ReplicaStatus::default()
         }),
     };
     let mut volume = Volume {

@@ -31,6 +31,8 @@ pub enum Check {
     Disk,
     /// A client is told errors only for reasons.
     Error,
+    /// What clients wrote to an encrypted volume leaves no core as it is.
+    Plaintext,
     /// The core, the log or raft-rs panicked.
     Panic,
 }
@@ -45,7 +47,7 @@ pub struct Violation {
 }
 
 impl Check {
-    const WORDS: [(&'static str, Self); 11] = [
+    const WORDS: [(&'static str, Self); 12] = [
         ("[history] ", Self::History),
         ("[content] ", Self::Content),
         ("[durable] ", Self::Durable),
@@ -57,6 +59,7 @@ impl Check {
         ("[stuck] ", Self::Stuck),
         ("[disk] ", Self::Disk),
         ("[error] ", Self::Error),
+        ("[plaintext] ", Self::Plaintext),
     ];
 }
 

@@ -6,7 +6,10 @@ use cairn_core::mutation::Mutation;
 /// The seed that caught a fault last.
 pub(crate) const fn known_seed(mutation: Mutation) -> u64 {
     match mutation {
-        Mutation::ReadUnchecked | Mutation::HealsNextBlock | Mutation::MembersForgotten => 2,
+        Mutation::ReencryptedOnResend
+        | Mutation::ReadUnchecked
+        | Mutation::HealsNextBlock
+        | Mutation::MembersForgotten => 2,
         Mutation::EpochUnchecked
         | Mutation::LeaseKeptOnTransfer
         | Mutation::LeaseTooLong
@@ -15,7 +18,10 @@ pub(crate) const fn known_seed(mutation: Mutation) -> u64 {
         | Mutation::MergeKeepsAll
         | Mutation::SnapshotAtAnotherIndex
         | Mutation::AppliedOutOfOrder => 3,
-        Mutation::ReadsBeforeOwnTerm | Mutation::ReceivedPayloadUnchecked => 4,
+        Mutation::EdgesInCipher
+        | Mutation::UnalignedInClear
+        | Mutation::ReadsBeforeOwnTerm
+        | Mutation::ReceivedPayloadUnchecked => 4,
         Mutation::OverlapsUnlocked => 5,
         Mutation::VotesAfterRestart | Mutation::RangeRefusalTrusted => 6,
         Mutation::LeaseFromArrival | Mutation::CommitOneTooFar => 7,
