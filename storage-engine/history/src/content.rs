@@ -34,6 +34,22 @@ pub fn stamp_of(bytes: &[u8]) -> Option<u64> {
     (word & MARK_MASK == MARK).then_some(word & !MARK_MASK)
 }
 
+/// The stamp of a sector that begins anywhere in `bytes`, if it is one of those that are looked for: its first word, and two more
+/// that rise by one.
+pub fn find(bytes: &[u8], is_wanted: &dyn Fn(u64) -> bool) -> Option<u64> {
+    const WORDS: usize = 24;
+    let word = |window: &[u8], place: usize| u64::from_le_bytes(*window[8 * place..].first_chunk().unwrap());
+    let [.., last] = MARK.to_le_bytes();
+    let sector = |window: &[u8]| {
+        let stamp = stamp_of(window)?;
+        let rises = word(window, 1).wrapping_add(1) == word(window, 2);
+        (rises && is_wanted(stamp)).then_some(stamp)
+    };
+    // The last byte of the mark rules most places out.
+    let windows = bytes.windows(WORDS).filter(|window| window[7] == last);
+    windows.filter_map(sector).next()
+}
+
 /// The stamp of the sector at `place`, 0 for zeros.
 ///
 /// Panics if it is neither: a torn mixture, another place's sector, or rubbish.

@@ -82,19 +82,10 @@ pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
             encryption,
         } => Kind::CreateVolume(wire::CreateVolume {
             limits: limits_to_wire(limits),
-            encryption: encryption.map(|planned| wire::PlannedEncryption {
-                volume: planned.volume.get(),
-                key: Some(key_to_wire(planned.key)),
-            }),
             name,
             size_bytes,
-            places: places
-                .into_iter()
-                .map(|(node, disk)| wire::Place {
-                    node: node.to_bytes().to_vec(),
-                    disk: disk.to_bytes().to_vec(),
-                })
-                .collect(),
+            places: places.into_iter().map(place_to_wire).collect(),
+            encryption: encryption.map(planned_to_wire),
         }),
         Command::RewrapVolume { group, replaces, key } => Kind::RewrapVolume(wire::RewrapVolume {
             group: group.get(),
@@ -264,6 +255,20 @@ fn key_to_wire(key: WrappedKey) -> wire::WrappedKey {
         key_name: key.key_name,
         version: key.version,
         bytes: key.bytes,
+    }
+}
+
+fn place_to_wire((node, disk): (NodeId, DiskId)) -> wire::Place {
+    wire::Place {
+        node: node.to_bytes().to_vec(),
+        disk: disk.to_bytes().to_vec(),
+    }
+}
+
+fn planned_to_wire(planned: PlannedEncryption) -> wire::PlannedEncryption {
+    wire::PlannedEncryption {
+        volume: planned.volume.get(),
+        key: Some(key_to_wire(planned.key)),
     }
 }
 

@@ -50,6 +50,7 @@ impl Collector for EngineCollector {
         disks(&engine, &mut encoder)?;
         damage(&engine, &mut encoder)?;
         limits(&engine, &mut encoder)?;
+        keys(&engine, &mut encoder)?;
         whole(&engine, &mut encoder)
     }
 }
@@ -212,6 +213,21 @@ fn damage(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
     Ok(())
 }
 
+fn keys(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
+    let (done, failed) = engine.keys.requests();
+    for (name, help, value) in [
+        ("cairn_key_requests", "Requests that key services have done", done),
+        (
+            "cairn_key_requests_failed",
+            "Requests that key services have not done",
+            failed,
+        ),
+    ] {
+        counter(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, value)?;
+    }
+    Ok(())
+}
+
 fn whole(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
     let metrics = &engine.metrics;
     let load = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
@@ -240,16 +256,6 @@ fn whole(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
             "cairn_links_refused",
             "Peers' connections that were refused",
             load(&metrics.links_refused),
-        ),
-        (
-            "cairn_key_requests",
-            "Requests to key services that were done",
-            engine.keys.requests().0,
-        ),
-        (
-            "cairn_key_requests_failed",
-            "Requests to key services that failed",
-            engine.keys.requests().1,
         ),
     ] {
         counter(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, value)?;

@@ -32,15 +32,7 @@ pub(super) struct Secrets {
 impl Secrets {
     /// The stamp of a sector of an encrypted volume whose beginning is somewhere in `bytes`.
     fn find(&self, bytes: &[u8]) -> Option<u64> {
-        // The last two bytes of a stamp's word are the same for all: most places are ruled out by them.
-        let word = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        let begins = |at: usize| {
-            let stamp = content::stamp_of(bytes.get(at..at + 8)?)?;
-            let is_secret = self.stamps.iter().any(|range| range.contains(&stamp));
-            let rises = word(at + 8)?.wrapping_add(1) == word(at + 16)?;
-            (is_secret && rises).then_some(stamp)
-        };
-        (0..bytes.len().saturating_sub(23)).find_map(|at| (bytes[at + 7] == 0x5E).then(|| begins(at)).flatten())
+        content::find(bytes, &|stamp| self.stamps.iter().any(|range| range.contains(&stamp)))
     }
 }
 
