@@ -765,6 +765,29 @@ impl Running {
         gateways.chain(own).chain(held).fold(self.next_tick, Timestamp::min)
     }
 
+    /// Tells the volume's gateway something, if there is one here.
+    fn for_gateway(&mut self, id: CommandId, group: GroupId, tell: impl FnOnce(&mut Gateway, &mut Shared)) {
+        if let Some(gateway) = self.gateways.get_mut(&group) {
+            tell(gateway, &mut self.shared);
+        }
+        self.shared.end_command(id, Ok(CommandReply::Done));
+    }
+
+    fn detach(&mut self, id: CommandId, spec: GroupSpec, force: bool) {
+        let shared = &self.shared;
+        let gateway = self
+            .gateways
+            .entry(spec.group)
+            .or_insert_with(|| Gateway::new(spec, shared));
+        gateway.detach(&mut self.shared, id, force);
+    }
+
+    fn inspect(&mut self, id: CommandId) {
+        let repairs = &self.shared.repairs;
+        let groups = self.groups.values().map(|group| group.status(repairs)).collect();
+        self.shared.end_command(id, Ok(CommandReply::Groups(groups)));
+    }
+
     fn command(&mut self, id: CommandId, command: Command) {
         match command {
             Command::CreateGroup { spec, replica } => self.create_group(id, spec, replica),
@@ -779,23 +802,17 @@ impl Running {
                 group,
                 size_bytes,
                 limits,
-            } => {
-                if let Some(gateway) = self.gateways.get_mut(&group) {
-                    gateway.update_size(size_bytes);
-                    gateway.set_limits(&mut self.shared, limits);
-                }
-                self.shared.end_command(id, Ok(CommandReply::Done));
-            }
+            } => self.for_gateway(id, group, |gateway, shared| {
+                gateway.update_size(size_bytes);
+                gateway.set_limits(shared, limits);
+            }),
             Command::UpdateMembers {
                 group,
                 revision,
                 voters,
-            } => {
-                if let Some(gateway) = self.gateways.get_mut(&group) {
-                    gateway.update_members(&self.shared, revision, &voters);
-                }
-                self.shared.end_command(id, Ok(CommandReply::Done));
-            }
+            } => self.for_gateway(id, group, |gateway, shared| {
+                gateway.update_members(shared, revision, &voters);
+            }),
             Command::CreateSnapshot { group, snapshot } => {
                 self.for_group(id, group, |group, shared| group.create_snapshot(shared, id, snapshot));
             }
@@ -817,24 +834,13 @@ impl Running {
                 group.start_apply(shared, applied);
                 shared.end_command(id, Ok(CommandReply::Done));
             }),
-            Command::Detach { spec, force } => {
-                let shared = &self.shared;
-                let gateway = self
-                    .gateways
-                    .entry(spec.group)
-                    .or_insert_with(|| Gateway::new(spec, shared));
-                gateway.detach(&mut self.shared, id, force);
-            }
+            Command::Detach { spec, force } => self.detach(id, spec, force),
             Command::HandOver => {
                 self.shared.draining = true;
                 self.hand_over = Some(id);
                 self.continue_hand_over();
             }
-            Command::Inspect => {
-                let repairs = &self.shared.repairs;
-                let groups = self.groups.values().map(|group| group.status(repairs)).collect();
-                self.shared.end_command(id, Ok(CommandReply::Groups(groups)));
-            }
+            Command::Inspect => self.inspect(id),
             Command::Scrub(request) => {
                 self.scrub.ask(&mut self.shared, &self.groups, request);
                 self.shared.end_command(id, Ok(CommandReply::Done));

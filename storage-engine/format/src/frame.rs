@@ -150,8 +150,8 @@ impl FrameRecord {
         clippy::cast_possible_truncation,
         reason = "the lengths are asserted before they are written"
     )]
-    fn encode_into(&self, buffer: &mut BytesMut) {
-        let kind = match self {
+    const fn kind(&self) -> u8 {
+        match self {
             Self::Entry { .. } => RECORD_ENTRY,
             Self::HardState { .. } => RECORD_HARD_STATE,
             Self::GroupCreated { .. } => RECORD_GROUP_CREATED,
@@ -159,8 +159,11 @@ impl FrameRecord {
             Self::StageBegin { .. } => RECORD_STAGE_BEGIN,
             Self::StageBlocks { .. } => RECORD_STAGE_BLOCKS,
             Self::StageDone { .. } => RECORD_STAGE_DONE,
-        };
-        buffer.put_u8(kind);
+        }
+    }
+
+    fn encode_into(&self, buffer: &mut BytesMut) {
+        buffer.put_u8(self.kind());
         buffer.put_u8(0); // flags
         buffer.put_u16_le((self.encoded_len() - RECORD_HEAD_BYTES) as u16);
         match self {
@@ -184,11 +187,7 @@ impl FrameRecord {
                 term,
                 vote,
                 commit,
-            } => {
-                for field in [group.0, term.0, vote.0, commit.0] {
-                    buffer.put_u64_le(field);
-                }
-            }
+            } => put_fields(buffer, [group.0, term.0, vote.0, commit.0]),
             Self::GroupCreated {
                 group,
                 size_blocks,
@@ -198,9 +197,7 @@ impl FrameRecord {
                 term,
             } => {
                 assert!((1..=MEMBERS_MAX).contains(&members.len()), "a group of 1 to 16 members");
-                for field in [group.0, *size_blocks, index.0, term.0, replica.0] {
-                    buffer.put_u64_le(field);
-                }
+                put_fields(buffer, [group.0, *size_blocks, index.0, term.0, replica.0]);
                 buffer.put_u16_le(members.len() as u16);
                 for member in members {
                     member.encode_into(buffer);
@@ -212,11 +209,7 @@ impl FrameRecord {
                 mark,
                 term,
                 have,
-            } => {
-                for field in [group.0, mark.0, term.0, have.0] {
-                    buffer.put_u64_le(field);
-                }
-            }
+            } => put_fields(buffer, [group.0, mark.0, term.0, have.0]),
             Self::StageBlocks {
                 group,
                 payload_offset,
@@ -231,6 +224,12 @@ impl FrameRecord {
                 state.encode_into(buffer);
             }
         }
+    }
+}
+
+fn put_fields<const N: usize>(buffer: &mut BytesMut, fields: [u64; N]) {
+    for field in fields {
+        buffer.put_u64_le(field);
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::{Arguments, Write};
 
 use cairn_api::block::{BlockReply, ReadPiece};
 use cairn_core::event::Effect;
-use cairn_format::peer::{CatchUpOutcome, GatewayOp, PeerMessage};
+use cairn_format::peer::{CatchUpOutcome, GatewayOp, PeerMessage, RaftMessage};
 
 pub struct Trace {
     digest: u64,
@@ -121,36 +121,38 @@ pub fn brief(effect: &Effect) -> String {
     }
 }
 
+fn brief_raft(raft: &RaftMessage) -> String {
+    let entries = raft
+        .entries
+        .first()
+        .zip(raft.entries.last())
+        .map_or_else(String::new, |(first, last)| {
+            format!(
+                " entries {}@{} to {}@{}",
+                first.index, first.term, last.index, last.term
+            )
+        });
+    format!(
+        "{:?} group {} {}->{} term {} at {}@{} commit {}{}{entries}",
+        raft.kind,
+        raft.group,
+        raft.from,
+        raft.to,
+        raft.term,
+        raft.index,
+        raft.log_term,
+        raft.commit,
+        if raft.reject {
+            format!(" reject, hint {}", raft.reject_hint)
+        } else {
+            String::new()
+        },
+    )
+}
+
 fn brief_message(message: &PeerMessage) -> String {
     match message {
-        PeerMessage::Raft(raft) => {
-            let entries = raft
-                .entries
-                .first()
-                .zip(raft.entries.last())
-                .map_or_else(String::new, |(first, last)| {
-                    format!(
-                        " entries {}@{} to {}@{}",
-                        first.index, first.term, last.index, last.term
-                    )
-                });
-            format!(
-                "{:?} group {} {}->{} term {} at {}@{} commit {}{}{entries}",
-                raft.kind,
-                raft.group,
-                raft.from,
-                raft.to,
-                raft.term,
-                raft.index,
-                raft.log_term,
-                raft.commit,
-                if raft.reject {
-                    format!(" reject, hint {}", raft.reject_hint)
-                } else {
-                    String::new()
-                },
-            )
-        }
+        PeerMessage::Raft(raft) => brief_raft(raft),
         PeerMessage::Request(request) => {
             let what = match &request.op {
                 GatewayOp::Write {

@@ -10,6 +10,7 @@ use cairn_format::entry::{BlockCrcs, ENTRY_BLOCKS_MAX};
 use cairn_format::frame::{
     self, FrameInfo, FrameRecord, HEADER_BLOCKS_MAX, PAYLOAD_BLOCKS_MAX, WINDOW_FRAMES_MAX, header_blocks_for,
 };
+use cairn_format::portion::Portion;
 use cairn_format::segment::{HeadKind, SegmentHeader};
 use cairn_format::superblock::Geometry;
 
@@ -418,11 +419,8 @@ impl LogWriter {
         let mut payload_blocks = 0;
         for mut queued in batch {
             let blocks = queued.payload_blocks();
-            let (offset, payload_block) = if blocks == 0 {
-                (0, 0)
-            } else {
-                (payload_blocks, payload_start + u64::from(payload_blocks))
-            };
+            let place = payload_start + u64::from(payload_blocks);
+            let (offset, payload_block) = if blocks == 0 { (0, 0) } else { (payload_blocks, place) };
             match &mut queued.record {
                 FrameRecord::Entry {
                     group,
@@ -452,9 +450,7 @@ impl LogWriter {
                 }
                 _ => {}
             }
-            if blocks > 0 {
-                payloads.push(queued.payload);
-            }
+            payloads.extend((blocks > 0).then_some(queued.payload));
             payload_blocks += blocks;
             records.push(queued.record);
         }
@@ -483,7 +479,7 @@ impl LogWriter {
 
 /// The record in the log's own terms, and its payload. The place of the payload is not known yet.
 fn to_frame_record(record: Record) -> (FrameRecord, Bytes) {
-    match record {
+    let bare = match record {
         Record::Entry {
             group,
             term,
@@ -491,92 +487,87 @@ fn to_frame_record(record: Record) -> (FrameRecord, Bytes) {
             header,
             payload,
         } => {
-            let blocks = BlockCrcs::of_header(&header).map(|crcs| u64::from(crcs.count()));
-            assert_eq!(
-                blocks,
-                Ok(payload.len() as u64 / BLOCK_BYTES),
-                "the payload is what the header says"
-            );
-            assert!(
-                (payload.len() as u64).is_multiple_of(BLOCK_BYTES),
-                "a payload of whole blocks"
-            );
-            (
-                FrameRecord::Entry {
-                    group,
-                    term,
-                    index,
-                    payload_offset: 0,
-                    header,
-                },
-                payload,
-            )
+            check_payload(&header, &payload);
+            let payload_offset = 0;
+            let entry = FrameRecord::Entry {
+                group,
+                term,
+                index,
+                payload_offset,
+                header,
+            };
+            return (entry, payload);
         }
+        Record::StageBlocks {
+            group,
+            portion,
+            payload,
+        } => return stage_blocks(group, portion, payload),
         Record::HardState {
             group,
             term,
             vote,
             commit,
-        } => (
-            FrameRecord::HardState {
-                group,
-                term,
-                vote,
-                commit,
-            },
-            Bytes::new(),
-        ),
+        } => FrameRecord::HardState {
+            group,
+            term,
+            vote,
+            commit,
+        },
         Record::GroupCreated {
             spec,
             replica,
             index,
             term,
-        } => (
-            FrameRecord::GroupCreated {
-                group: spec.group,
-                size_blocks: spec.size_blocks,
-                members: spec.members,
-                replica,
-                index,
-                term,
-            },
-            Bytes::new(),
-        ),
-        Record::GroupDropped(group) => (FrameRecord::GroupDropped { group }, Bytes::new()),
+        } => FrameRecord::GroupCreated {
+            group: spec.group,
+            size_blocks: spec.size_blocks,
+            members: spec.members,
+            replica,
+            index,
+            term,
+        },
+        Record::GroupDropped(group) => FrameRecord::GroupDropped { group },
         Record::StageBegin {
             group,
             mark,
             term,
             have,
-        } => (
-            FrameRecord::StageBegin {
-                group,
-                mark,
-                term,
-                have,
-            },
-            Bytes::new(),
-        ),
-        Record::StageBlocks {
+        } => FrameRecord::StageBegin {
             group,
-            portion,
-            payload,
-        } => {
-            assert_eq!(
-                u64::from(portion.data_blocks()) * BLOCK_BYTES,
-                payload.len() as u64,
-                "the payload is what the portion says"
-            );
-            let payload_offset = 0;
-            (
-                FrameRecord::StageBlocks {
-                    group,
-                    payload_offset,
-                    portion,
-                },
-                payload,
-            )
-        }
-        Record::StageDone { group, state } => (FrameRecord::StageDone { group, state }, Bytes::new()),
-    }
+            mark,
+            term,
+            have,
+        },
+        Record::StageDone { group, state } => FrameRecord::StageDone { group, state },
+    };
+    (bare, Bytes::new())
+}
+
+fn check_payload(header: &[u8], payload: &Bytes) {
+    let blocks = BlockCrcs::of_header(header).map(|crcs| u64::from(crcs.count()));
+    assert_eq!(
+        blocks,
+        Ok(payload.len() as u64 / BLOCK_BYTES),
+        "the payload is what the header says"
+    );
+    assert!(
+        (payload.len() as u64).is_multiple_of(BLOCK_BYTES),
+        "a payload of whole blocks"
+    );
+}
+
+fn stage_blocks(group: GroupId, portion: Portion, payload: Bytes) -> (FrameRecord, Bytes) {
+    assert_eq!(
+        u64::from(portion.data_blocks()) * BLOCK_BYTES,
+        payload.len() as u64,
+        "the payload is what the portion says"
+    );
+    let payload_offset = 0;
+    let record = FrameRecord::StageBlocks {
+        group,
+        payload_offset,
+        portion,
+    };
+    (record, payload)
 }

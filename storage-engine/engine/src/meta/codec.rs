@@ -58,8 +58,13 @@ fn collect<T, U>(items: Vec<T>, convert: impl Fn(T) -> Result<U, CodecError>) ->
 
 /// Encodes a command for the log.
 pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
+    let kind = Some(command_to_wire(command.clone()));
+    wire::Command { request, kind }.encode_to_vec()
+}
+
+fn command_to_wire(command: Command) -> wire::command::Kind {
     use wire::command::Kind;
-    let kind = match command.clone() {
+    match command {
         Command::FoundCluster {
             id,
             name,
@@ -101,12 +106,7 @@ pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
             replica: replica.get(),
             dropped,
         }),
-        Command::LimitVolume { group, change } => Kind::LimitVolume(wire::LimitVolume {
-            group: group.get(),
-            iops: change.iops.map(Option::unwrap_or_default),
-            bytes_per_s: change.bytes_per_s.map(Option::unwrap_or_default),
-            burst_ms: change.burst_ms,
-        }),
+        Command::LimitVolume { group, change } => Kind::LimitVolume(limit_to_wire(group, change)),
         Command::ResizeVolume { group, size_bytes } => Kind::ResizeVolume(wire::ResizeVolume {
             group: group.get(),
             size_bytes,
@@ -127,12 +127,7 @@ pub fn encode_command(request: u64, command: &Command) -> Vec<u8> {
             step: step.code(),
             revision: revision.get(),
         }),
-    };
-    wire::Command {
-        request,
-        kind: Some(kind),
     }
-    .encode_to_vec()
 }
 
 /// Decodes a command of the log, with the name of its proposal.
@@ -262,6 +257,15 @@ fn place_to_wire((node, disk): (NodeId, DiskId)) -> wire::Place {
     wire::Place {
         node: node.to_bytes().to_vec(),
         disk: disk.to_bytes().to_vec(),
+    }
+}
+
+fn limit_to_wire(group: GroupId, change: LimitChange) -> wire::LimitVolume {
+    wire::LimitVolume {
+        group: group.get(),
+        iops: change.iops.map(Option::unwrap_or_default),
+        bytes_per_s: change.bytes_per_s.map(Option::unwrap_or_default),
+        burst_ms: change.burst_ms,
     }
 }
 

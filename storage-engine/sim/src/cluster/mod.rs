@@ -17,7 +17,7 @@ use cairn_api::block::Tag;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, NodeId};
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::config::{CoreConfig, Limits, Timing};
-use cairn_core::event::{Damage, DeviceId, DiskFault, Effect, Event, IoId};
+use cairn_core::event::{Damage, DeviceId, DiskFault, Effect, Event, IoId, RecoverySummary};
 use cairn_format::frame;
 use cairn_format::peer::{PeerMessage, RaftKind};
 use cairn_format::superblock::Geometry;
@@ -404,39 +404,29 @@ impl Cluster {
             }
             Effect::Read { io, offset, length } => {
                 let latency = self.rng.between(self.setup.read_latency.0, self.setup.read_latency.1);
-                let latency = latency + self.transfer(number, u64::from(length));
-                self.plan(
-                    self.now + latency,
-                    Happening::Read {
-                        node: number,
-                        life,
-                        io,
-                        offset,
-                        length,
-                    },
-                );
+                let at = self.now + latency + self.transfer(number, u64::from(length));
+                let node = number;
+                let read = Happening::Read {
+                    node,
+                    life,
+                    io,
+                    offset,
+                    length,
+                };
+                self.plan(at, read);
             }
             Effect::DeviceReply { device, tag, result } => {
                 let previous = self.nodes[number].replies.insert((device, tag), result);
                 assert!(previous.is_none(), "two replies to {tag:?} of {device:?}");
-                self.notice(Notice::Replied {
-                    node: number,
-                    device,
-                    tag,
-                });
+                let node = number;
+                self.notice(Notice::Replied { node, device, tag });
             }
             Effect::CommandReply { id, result } => {
                 let previous = self.nodes[number].command_replies.insert(id, result);
                 assert!(previous.is_none(), "two replies to {id:?}");
             }
             Effect::Apply { group, index, data } => self.nodes[number].applied.push((group, index, data)),
-            Effect::Recovered(summary) => {
-                self.nodes[number].open_log(&summary);
-                assert!(self.nodes[number].recovered.is_none(), "recovered twice");
-                self.rows.count(self.nodes[number].disk.rows_of(&summary));
-                self.nodes[number].recovered = Some(summary);
-                self.notice(Notice::Recovered { node: number });
-            }
+            Effect::Recovered(summary) => self.on_recovered(number, summary),
             Effect::RecoveryRefused(rows) => self.rows.count(rows),
             Effect::DiskFailed(why) => self.on_disk_failed(number, why),
             Effect::LeaderChanged {
@@ -462,6 +452,14 @@ impl Cluster {
             }
             Effect::Damage { .. } | Effect::Scrubbed { .. } | Effect::Measured { .. } => {}
         }
+    }
+
+    fn on_recovered(&mut self, number: usize, summary: RecoverySummary) {
+        self.nodes[number].open_log(&summary);
+        assert!(self.nodes[number].recovered.is_none(), "recovered twice");
+        self.rows.count(self.nodes[number].disk.rows_of(&summary));
+        self.nodes[number].recovered = Some(summary);
+        self.notice(Notice::Recovered { node: number });
     }
 
     /// A node begins to lead: nobody may answer reads under the lease of an earlier term any more. A node that is elected late,

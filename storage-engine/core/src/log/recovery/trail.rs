@@ -201,6 +201,11 @@ fn recovered(frame: Frame) -> Vec<RecoveredRecord> {
         .collect()
 }
 
+fn recovered_entry(placed: Placed, header: Bytes) -> RecoveredRecord {
+    let header = if header.is_empty() { Bytes::new() } else { header };
+    RecoveredRecord::Entry { placed, header }
+}
+
 fn recovered_record(record: FrameRecord, place: PayloadPlace, frame_offset: u64) -> RecoveredRecord {
     match record {
         FrameRecord::Entry {
@@ -210,16 +215,14 @@ fn recovered_record(record: FrameRecord, place: PayloadPlace, frame_offset: u64)
             payload_offset,
             header,
         } => {
-            let payload_block = place.block(&header, payload_offset);
             let placed = Placed {
                 group,
                 term,
                 index,
-                payload_block,
+                payload_block: place.block(&header, payload_offset),
                 frame_offset,
             };
-            let header = if header.is_empty() { Bytes::new() } else { header };
-            RecoveredRecord::Entry { placed, header }
+            recovered_entry(placed, header)
         }
         FrameRecord::HardState {
             group,
