@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_api::block::{BlockError, BlockOp, BlockReply};
-use cairn_api::ids::GroupId;
+use cairn_api::ids::{GroupId, SnapshotId};
 use cairn_api::limits::VolumeLimits;
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::event::{Command, CommandError, CommandReply, GroupSpec};
@@ -132,5 +132,60 @@ fn the_size_survives_power_cuts_and_the_log_of_a_follower_that_was_away() {
             u8::try_from((LARGER - 1) % 251).unwrap() + 1
         );
         cluster.close(node, device);
+    }
+}
+
+#[test]
+fn a_snapshot_keeps_its_size() {
+    let (mut cluster, spec) = cluster(4);
+    let device = cluster.open(1, &spec);
+    let (group, snapshot) = (VOLUME, SnapshotId(1));
+    let leader = cluster.await_leader(VOLUME, Duration::from_secs(10));
+    let made = cluster.command(leader, Command::CreateSnapshot { group, snapshot });
+    assert!(matches!(made, Ok(CommandReply::Committed(_))), "{made:?}");
+    assert_eq!(resize(&mut cluster, LARGER), Ok(CommandReply::Done));
+    tell(&mut cluster, 1, LARGER);
+    assert_eq!(cluster.call(1, device, write(LARGER - 1)), Ok(BlockReply::Done));
+    let past = cluster.open_as(1, &spec, BLOCKS, Some(snapshot));
+    assert_eq!(read_bytes(cluster.call(1, past, read(BLOCKS - 1)))[0], 0);
+    let beyond = cluster.call(1, past, read(BLOCKS));
+    assert!(matches!(beyond, Err(BlockError::OutOfRange { .. })), "{beyond:?}");
+    // Nobody waits for a snapshot to grow, not even who was told a size that it does not have.
+    let mistaken = cluster.open_as(1, &spec, LARGER, Some(snapshot));
+    let beyond = cluster.call(1, mistaken, read(BLOCKS));
+    assert!(matches!(beyond, Err(BlockError::OutOfRange { size_bytes, .. }) if size_bytes == BLOCKS * BLOCK_BYTES));
+    cluster.quiesce(&spec);
+}
+
+#[test]
+fn a_size_that_the_log_has_forgotten_comes_with_the_state() {
+    let mut setup = Setup::new(5);
+    setup.limits.log_kept_max = 20;
+    let mut cluster = Cluster::new(setup);
+    let spec = cluster.spec(VOLUME, BLOCKS, 3);
+    cluster.create(&spec);
+    let leader = cluster.await_leader(VOLUME, Duration::from_secs(10));
+    let away = (leader + 1) % 3;
+    let device = cluster.open(leader, &spec);
+    cluster.crash(away);
+    let had = cluster.status(leader, VOLUME).last;
+    assert_eq!(resize(&mut cluster, LARGER), Ok(CommandReply::Done));
+    tell(&mut cluster, leader, LARGER);
+    for block in LARGER - 100..LARGER {
+        assert_eq!(cluster.call(leader, device, write(block)), Ok(BlockReply::Done));
+    }
+    cluster.run(Duration::from_secs(1));
+    let first = cluster.status(leader, VOLUME).first;
+    assert!(
+        first > had.next().next(),
+        "the log begins at {first}: it still has the entry"
+    );
+    for _ in 0..2 {
+        cluster.start(away);
+        cluster.settle_start();
+        cluster.quiesce(&spec);
+        let status = cluster.status(away, VOLUME);
+        assert_eq!((status.size_blocks, status.spec.size_blocks), (LARGER, BLOCKS));
+        cluster.crash(away);
     }
 }

@@ -134,3 +134,32 @@ fn thousands_of_snapshots_are_made_at_once_and_the_oldest_still_reads() {
     assert_eq!(map.leaves().count(), 2);
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
+
+#[test]
+fn a_snapshot_keeps_its_size_when_the_volume_grows() {
+    let mut map = two_snapshots();
+    map.grow(5000);
+    map.write(Lba(2046), DiskBlock(40), &[8, 9, 10, 11], LogIndex(6));
+    map.create_snapshot(SnapshotId(3), LogIndex(7));
+    map.grow(9000);
+    map.zero(Lba(2040), 5000, false, LogIndex(8));
+    let sizes = [1, 2, 3].map(|id| map.snapshot(SnapshotId(id)).unwrap().size_blocks());
+    assert_eq!((map.size_blocks(), sizes), (9000, [2048, 2048, 5000]));
+    assert_eq!(crc(Some(map.now()), 2048), None);
+    assert_eq!(crc(map.snapshot(SnapshotId(3)), 2049), Some(11));
+    let older = map.snapshot(SnapshotId(2)).unwrap();
+    let last: Vec<Run<'_>> = older.runs(Lba(2040), 8).collect();
+    assert!(matches!(last[..], [Run::Hole { blocks: 8, .. }]), "{last:?}");
+    // What is new since is behind the older one's end, too.
+    let newer = map.snapshot(SnapshotId(3)).unwrap();
+    let changed: Vec<(u64, u64)> = newer
+        .changed_since(Some(older), Lba(4), 4996)
+        .map(|change| (change.lba.0, change.blocks))
+        .collect();
+    assert_eq!(changed, [(2046, 4)]);
+    let (digest, stored) = (map.digest(), map.space().stored());
+    map.delete_snapshot(SnapshotId(3));
+    while map.merge_step(512) {}
+    assert_ne!(map.digest(), digest);
+    assert_eq!(map.space().stored(), stored - 4);
+}
