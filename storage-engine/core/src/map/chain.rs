@@ -94,6 +94,12 @@ impl Chain {
         self.living.range(..at).next_back().copied()
     }
 
+    /// Those of users that are not deleted, oldest first: a mark is nobody's.
+    pub(super) fn users(&self) -> impl DoubleEndedIterator<Item = (u64, Link)> {
+        let living = self.living.iter().filter_map(|at| Some((*at, *self.links.get(at)?)));
+        living.filter(|(_, link)| link.id != MARK)
+    }
+
     /// The end of the interval between snapshots, deleted ones included, in which `birth` is: a snapshot's index, or [`NOW`].
     pub(super) fn interval(&self, birth: u64) -> u64 {
         self.links.range(birth..).next().map_or(NOW, |(at, _)| *at)

@@ -68,7 +68,8 @@ pub struct HeadSpace {
     pub shared: u64,
     /// Blocks with data that the volume has replaced and snapshots keep.
     pub snapshots: u64,
-    /// Blocks that deleted snapshots kept: an older snapshot inherits each, or it becomes garbage, step by step.
+    /// Blocks that deleted snapshots kept: an older snapshot inherits each, or it becomes garbage, step by step. And those that
+    /// are kept for a replica which is behind the log: the same becomes of them.
     pub merging: u64,
 }
 
@@ -102,12 +103,13 @@ pub struct SnapshotSpace {
 impl BlockMap {
     /// What the volume as it is, and all its snapshots together, take.
     pub fn space(&self) -> HeadSpace {
-        let born_since = match self.chain.newest() {
-            Some(newest) => self.head.counts.born_after(newest),
+        let newest = self.chain.users().next_back();
+        let born_since = match newest {
+            Some((newest, _)) => self.head.counts.born_after(newest),
             None => self.head.counts.total(),
         };
         let all: u64 = self.deltas.layers.values().map(|layer| layer.counts.total()).sum();
-        let living = self.chain.living().filter_map(|(at, _)| self.deltas.layers.get(&at));
+        let living = self.chain.users().filter_map(|(at, _)| self.deltas.layers.get(&at));
         let snapshots = living.map(|layer| layer.counts.total()).sum();
         HeadSpace {
             allocated: self.head.counts.total(),
@@ -119,10 +121,10 @@ impl BlockMap {
 
     /// Every snapshot of a user that is not deleted, oldest first.
     pub fn snapshots(&self) -> impl Iterator<Item = SnapshotSpace> {
-        let users = self.chain.living().filter(|(_, link)| link.id != MARK);
-        users.map(|(at, link)| {
+        let mut older = 0;
+        self.chain.users().map(move |(at, link)| {
             let counts = self.deltas.layers.get(&at).map(|layer| &layer.counts);
-            let older = self.chain.older(at).unwrap_or(0);
+            let older = std::mem::replace(&mut older, at);
             SnapshotSpace {
                 id: link.id,
                 at: LogIndex(at),

@@ -111,8 +111,9 @@ impl BlockMap {
 
     /// The users' snapshots that are not deleted: id, index and size, oldest first.
     pub(crate) fn state_snapshots(&self) -> impl Iterator<Item = (SnapshotId, LogIndex, u64)> {
-        let living = self.chain.living().filter(|(_, link)| link.id != MARK);
-        living.map(|(at, link)| (link.id, LogIndex(at), link.size_blocks))
+        self.chain
+            .users()
+            .map(|(at, link)| (link.id, LogIndex(at), link.size_blocks))
     }
 }
 
