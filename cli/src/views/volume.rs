@@ -114,6 +114,18 @@ pub struct ReplicaView {
     pub lag: Option<u64>,
     /// What the volume's data takes on its disk.
     pub allocated_bytes: Option<u64>,
+    /// How far it is, while it receives the leader's state because it is too far behind its log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catch_up: Option<CatchUpView>,
+}
+
+/// How far a replica is that receives the leader's state.
+#[derive(Serialize, Clone, Copy, PartialEq, Debug)]
+pub struct CatchUpView {
+    /// Data that came so far.
+    pub bytes: u64,
+    /// How much of the state is in place, in per cent: an estimate, since writes go on.
+    pub percent: u64,
 }
 
 impl VolumeView {
@@ -205,13 +217,20 @@ impl ReplicaView {
                 .zip(leader)
                 .map(|(own, leader)| leader.last.saturating_sub(own.applied)),
             allocated_bytes: status.map(|status| status.allocated_bytes),
+            catch_up: status.and_then(|status| status.catch_up).map(|catch_up| CatchUpView {
+                bytes: catch_up.bytes,
+                percent: percent(catch_up.staged_blocks, catch_up.estimated_blocks),
+            }),
         }
     }
 
     fn row(&self) -> Vec<String> {
         let number = |value: Option<u64>| or_nothing(value.map(|value| value.to_string()).as_deref());
         let role = match (self.created, self.answering) {
-            (_, true) => or_nothing(self.role.as_deref()),
+            (_, true) => match (&self.role, self.catch_up) {
+                (Some(role), Some(CatchUpView { percent, .. })) => format!("{role}, catching up: {percent} %"),
+                (role, _) => or_nothing(role.as_deref()),
+            },
             (true, false) => "not answering".to_owned(),
             (false, false) => "not made yet".to_owned(),
         };
@@ -226,6 +245,11 @@ impl ReplicaView {
             self.disk_id.clone(),
         ]
     }
+}
+
+/// How much `part` is of `whole`, never all of it: what is done is not shown.
+fn percent(part: u64, whole: u64) -> u64 {
+    part.saturating_mul(100).checked_div(whole).unwrap_or(0).min(99)
 }
 
 impl View for VolumeView {

@@ -168,9 +168,6 @@ mutations! {
     StageForgetsCommit, "stage-forgets-commit":
         "Recovery looks up what a replica kept of its own map before that map has applied what it had applied then.";
         caught by "a core that refuses its disk, or comparing the replicas block for block".
-    StagedCommitLost, "staged-commit-lost":
-        "Recovery does not take a state that was installed for committed.";
-        caught by "a core that does not start".
     UnreadableTakenForEnd, "unreadable-taken-for-end":
         "Recovery takes what it cannot read for the end of the log, if nothing vouches for it, and carries on.";
         caught by "a core that starts without what is durable on its disk, after a read error while it recovered".

@@ -131,9 +131,7 @@ impl Replay {
             hard_state.set_term(term);
             hard_state.set_vote(0);
         }
-        if !mutated!(self.seeded, StagedCommitLost) {
-            hard_state.commit = index;
-        }
+        hard_state.commit = index;
         found.log.set_hard_state(hard_state);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A replica that lost what it had acknowledged can never be trusted again under its number: it may have voted, and it
 //! may have been part of the majority that some write stands on. So it is not mended but replaced: a replica under a
-//! number that was never used joins as a *learner*, receives the log from its first entry, and is promoted to voter once
+//! number that was never used joins as a *learner*, receives the log from its first entry (or the state, if the log begins later), and is promoted to voter once
 //! it keeps up; the old number is removed. What follows says why no step of this loses a write or makes two leaders.
 //!
 //! # The steps

@@ -450,6 +450,46 @@ mod tests {
     }
 
     #[test]
+    fn what_is_truncated_is_asked_for_as_a_state() {
+        let mut log = log_of(&[5, 5, 6, 6]);
+        log.truncate_front(BASE + 2);
+        assert_eq!((log.first_index(), log.last_index()), (Ok(BASE + 3), Ok(BASE + 4)));
+        assert_eq!(log.term(BASE + 2), Ok(5), "what the first entry follows stays known");
+        assert_eq!(log.term(BASE + 1), Err(raft::Error::Store(StorageError::Compacted)));
+        let context = || GetEntriesContext::empty(true);
+        assert!(log.entries(BASE + 2, BASE + 5, None, context()).is_err());
+        assert_eq!(log.entries(BASE + 3, BASE + 5, None, context()).unwrap().len(), 2);
+        assert_eq!(log.frames_from(BASE + 3, 2), vec![200, 300]);
+        assert!(log.snapshot(0, 7).is_err(), "there is no mark");
+        let members = |learner| {
+            let mut members = ConfState::default();
+            members.set_voters(vec![1, 2]);
+            members.set_learners(vec![learner]);
+            members
+        };
+        log.set_mark(Some((LogIndex(BASE + 4), Term(6), members(8))));
+        assert!(
+            log.snapshot(0, 7).is_err(),
+            "raft-rs would refuse a state without its receiver"
+        );
+        log.set_mark(Some((LogIndex(BASE + 4), Term(6), members(7))));
+        let metadata = log.snapshot(0, 7).unwrap().take_metadata();
+        assert_eq!((metadata.index, metadata.term), (BASE + 4, 6));
+        assert_eq!(log.take_snapshots_wanted(), [7; 3].map(ReplicaId));
+    }
+
+    #[test]
+    fn a_state_begins_the_log_anew() {
+        let mut log = log_of(&[5, 5, 6, 6]);
+        log.restore(BASE + 9, 8);
+        assert_eq!((log.first_index(), log.last_index()), (Ok(BASE + 10), Ok(BASE + 9)));
+        assert_eq!(log.term(BASE + 9), Ok(8));
+        assert_eq!(log.term_at(BASE + 4), None);
+        log.append(BASE + 10, entry(8, 900));
+        assert_eq!((log.last(), log.frames_from(BASE + 10, 1)), (BASE + 10, vec![900]));
+    }
+
+    #[test]
     fn entries_that_are_not_applied_are_never_evicted() {
         let mut log = log_of(&[5, 5, 5, 5]);
         log.evict(BASE + 1, 0);

@@ -242,5 +242,10 @@ pub fn replica_status(status: &GroupStatus) -> api::ReplicaStatus {
         leader_replica_id: status.leader.map_or(0, ReplicaId::get),
         members_revision: status.settled.get(),
         size_bytes: status.size_blocks.saturating_mul(cairn_api::units::BLOCK_BYTES),
+        catch_up: status.catch_up.map(|catch_up| api::CatchUp {
+            bytes: catch_up.bytes,
+            estimated_blocks: catch_up.blocks,
+            staged_blocks: catch_up.staged_blocks,
+        }),
     }
 }

@@ -27,6 +27,8 @@ pub(crate) const fn known_seed(mutation: Mutation) -> u64 {
         Mutation::LeaseFromArrival | Mutation::CommitOneTooFar => 7,
         Mutation::EdgesBeforeAttachment => 8,
         Mutation::ResendsUnderSameEpoch => 15,
+        Mutation::StateForgetsTrims => 7,
+        Mutation::StageForgetsCommit => 17,
         Mutation::ReadsWithoutLease => 22,
         Mutation::FailedFlushTrusted => 26,
         Mutation::ScrubUnchecked => 38,

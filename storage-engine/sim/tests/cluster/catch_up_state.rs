@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cairn_api::block::BlockOp;
-use cairn_api::ids::{GroupId, ReplicaId};
-use cairn_core::event::{Member, MemberChange};
+use cairn_api::ids::{GroupId, ReplicaId, SnapshotId};
+use cairn_core::event::{Command, Member, MemberChange};
 use cairn_sim::cluster::{Cluster, MILLISECOND, SECOND, Setup, disk_id, node_id};
 use cairn_sim::workload::Workload;
 
@@ -182,6 +182,99 @@ fn only_what_changed_is_sent() {
     let least = 40 * 4096;
     assert!((least..=100 * 4096).contains(&received), "{received} bytes were sent");
     cluster.quiesce(&spec);
+}
+
+/// Snapshots of before, some of which are deleted while the follower receives what they keep, and some made meanwhile.
+#[test]
+fn snapshots_are_part_of_the_state() {
+    for seed in 740..743 {
+        let mut setup = setup(seed);
+        setup.limits.catch_up_rate = 2 << 20;
+        let mut stage = Stage::new(setup, 2000);
+        let leader = stage.leader;
+        let ask = |stage: &mut Stage, command: Command| {
+            let reply = stage.cluster.command(leader, command);
+            assert!(reply.is_ok(), "{reply:?}");
+            stage.load.run(&mut stage.cluster, 300 * MILLISECOND);
+        };
+        let group = VOLUME;
+        let create = |id: u64| Command::CreateSnapshot {
+            group,
+            snapshot: SnapshotId(id),
+        };
+        let delete = |id: u64| Command::DeleteSnapshot {
+            group,
+            snapshot: SnapshotId(id),
+        };
+        (1..4).for_each(|id| ask(&mut stage, create(id)));
+        stage.leave_behind();
+        (4..6).for_each(|id| ask(&mut stage, create(id)));
+        ask(&mut stage, delete(3));
+        stage.cluster.start(stage.follower);
+        stage.await_receiving();
+        ask(&mut stage, delete(2));
+        ask(&mut stage, create(6));
+        ask(&mut stage, delete(5));
+        stage.await_caught_up();
+        for number in 0..3 {
+            assert_eq!(stage.cluster.status(number, VOLUME).snapshots, 3, "node {number}");
+        }
+        stage.verify();
+    }
+}
+
+/// With one member gone, the leader can commit nothing before the one that is behind has the state.
+#[test]
+fn the_only_other_voter_is_given_the_state() {
+    for seed in 750..753 {
+        let mut stage = Stage::new(setup(seed), 2000);
+        stage.leave_behind();
+        let third = (0..3)
+            .find(|node| ![stage.leader, stage.follower].contains(node))
+            .unwrap();
+        stage.cluster.crash(third);
+        stage.load.bury_dead(&stage.cluster);
+        if stage.load.clients.is_empty() {
+            stage.load.open(&mut stage.cluster, stage.leader);
+        }
+        stage.cluster.start(stage.follower);
+        stage.await_caught_up();
+        stage.cluster.start(third);
+        stage.cluster.settle_start();
+        stage.verify();
+    }
+}
+
+/// Until the record of a new state is durable the replica does not campaign, however long the disk takes.
+#[test]
+fn a_slow_disk_while_a_state_is_installed() {
+    let mut installed = 0;
+    for seed in 760..763 {
+        let mut stage = Stage::new(setup(seed), 2000);
+        stage.leave_behind();
+        stage.cluster.start(stage.follower);
+        stage.await_receiving();
+        let behind = stage.cluster.status(stage.follower, VOLUME).applied;
+        let latency = Some((1900 * MILLISECOND, 1900 * MILLISECOND));
+        stage.cluster.nodes[stage.follower].write_latency = latency;
+        for _ in 0..6000 {
+            stage.load.run(&mut stage.cluster, 5 * MILLISECOND);
+            if stage.cluster.status(stage.follower, VOLUME).applied > behind {
+                installed += 1;
+                break;
+            }
+        }
+        stage.cluster.isolate(stage.follower);
+        stage.load.run(&mut stage.cluster, 5 * SECOND);
+        stage.cluster.nodes[stage.follower].write_latency = None;
+        stage.cluster.heal();
+        stage.await_caught_up();
+        stage.verify();
+    }
+    assert!(
+        installed > 0,
+        "no follower had a state installed while its disk was slow"
+    );
 }
 
 #[test]
