@@ -146,10 +146,6 @@ impl FrameRecord {
             }
     }
 
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "the lengths are asserted before they are written"
-    )]
     const fn kind(&self) -> u8 {
         match self {
             Self::Entry { .. } => RECORD_ENTRY,
@@ -162,6 +158,10 @@ impl FrameRecord {
         }
     }
 
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the lengths are asserted before they are written"
+    )]
     fn encode_into(&self, buffer: &mut BytesMut) {
         buffer.put_u8(self.kind());
         buffer.put_u8(0); // flags
