@@ -187,7 +187,8 @@ impl Streams {
 
     /// A volume is larger: its clients may ask for what is new at once.
     pub(crate) fn resized(&mut self, group: GroupId, size_bytes: u64) {
-        for stream in self.streams.values_mut().filter(|stream| stream.group == group) {
+        let is_of_volume = |stream: &&mut Stream| stream.group == group && stream.info.snapshot.is_none();
+        for stream in self.streams.values_mut().filter(is_of_volume) {
             stream.session.resized(size_bytes);
         }
     }

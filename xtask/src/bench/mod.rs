@@ -1,4 +1,6 @@
-//! `cargo xtask bench`: the suite `data` measures the functions of a volume ([`data`]); the usual one is fio on the raw disk and on Cairn in turn, in one run, on one filesystem.
+//! `cargo xtask bench`: the suite `data` measures the functions of a volume ([`data`]).
+//!
+//! The usual one is fio on the raw disk and on Cairn in turn, in one run, on one filesystem.
 //!
 //! Raw is a file that was written before, with `O_DIRECT` and io_uring, and with `O_DSYNC` for writes, because a reply of
 //! Cairn means durable too. Cairn is a volume of three replicas, read and written through fio's `nbd` engine on the unix

@@ -1,5 +1,5 @@
-//! The control plane's part in the growth of a volume and in what else of it changes: every gateway is told of the new size at once, as from the catalogue,
-//! and whoever leads is asked for it, again and again, until it is applied somewhere.
+//! The control plane's part in the growth of a volume and in what else of it changes: every gateway is told of the new size
+//! at once, as from the catalogue, and whoever leads is asked for it, again and again, until it is applied somewhere.
 //!
 //! Clients ask for what is new from that moment on. What they write and read there is checked like everything else, and
 //! that they are refused anything is a violation.

@@ -26,8 +26,8 @@ pub(super) fn run(stage: &Stage) -> Result<Vec<Report>> {
     let mut report = Report::new(
         "expansion of a volume in use",
         &["step", "command ms", "first request at the new end us"],
-        "command: `cairn volume resize` from its start to its end, process included. A read of the new end follows at once, on a connection \
-         that was there before.",
+        "command: `cairn volume resize` from its start to its end, process included. A read of the new end follows at \
+         once, on a connection that was there before.",
     );
     let beside = progress::during("expand: five steps beside the load", |_| {
         thread::scope(|scope| {
