@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Of the suite `data`, only this section; may be given more than once.
     #[arg(long, value_name = "NAME")]
     section: Vec<String>,
+    /// Of the suite `data`, the size of each of the three engines' disks in MiB, instead of what a section takes (up to 4 GiB).
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(256..=1 << 20))]
+    disk_mib: Option<u64>,
     /// Writes the figures to this file as JSON: an array of rows, or for the suite `data` an object of its sections.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -81,12 +84,12 @@ enum Suite {
 /// Measures everything and prints the table.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.suite == Suite::Data {
-        let (dir, json) = (options.dir.as_deref(), options.json.as_deref());
-        return data::run(&options.section, options.seconds, dir, json);
+        return data::run(options);
     }
+    let is_plain = options.section.is_empty() && options.disk_mib.is_none();
     ensure!(
-        options.section.is_empty(),
-        "--section is for --suite data: the suite raw has none"
+        is_plain,
+        "--section and --disk-mib are for --suite data: the suite raw has neither"
     );
     packages::ensure(&[GCC, FIO])?;
     let binaries = product::build_release()?;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Report, Stage, job, round};
 use crate::progress;
 
-const DISK_BYTES: u64 = 2 << 30;
+const DISK_BYTES: u64 = 1 << 30;
 const STEP_BYTES: u64 = 1 << 30;
 /// What the load writes to; all of it is there from the beginning.
 const LOAD_BYTES: u64 = 64 << 20;

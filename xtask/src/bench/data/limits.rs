@@ -11,8 +11,9 @@ use serde_json::json;
 use super::{Report, Stage, job, round};
 use crate::progress;
 
-const DISK_BYTES: u64 = 6 << 30;
-const VOLUME_BYTES: u64 = 256 << 20;
+/// Space is not reclaimed yet, so it holds every byte of the section.
+const DISK_BYTES: u64 = 4 << 30;
+const VOLUME_BYTES: u64 = 64 << 20;
 /// The accuracy is promised over so long.
 const SECONDS: u32 = 10;
 

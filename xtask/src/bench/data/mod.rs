@@ -9,13 +9,14 @@ mod limits;
 mod scrub;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use cairn_tests::fio::{Job, Target};
 use cairn_tests::{Binaries, Cluster, ClusterOptions, procfs};
 use serde_json::{Map, Value, json};
 
+use super::Options;
 use crate::packages::{self, FIO, GCC};
 use crate::{product, progress, table, target_dir};
 
@@ -93,14 +94,16 @@ struct Stage {
     dir: PathBuf,
     /// The time of one measurement.
     seconds: u32,
+    /// The size of each engine's disk, if it is not to be what the section needs.
+    disk_bytes: Option<u64>,
 }
 
 impl Stage {
-    /// Three engines with disks of this size, in a directory that is gone with the run.
+    /// Three engines with disks of this size, unless another was asked for, in a directory that is gone with the run.
     fn cluster(&self, name: &str, disk_bytes: u64) -> Result<Cluster> {
         progress::during(&format!("{name}: starting three engines"), |_| {
             let options = ClusterOptions {
-                disk_bytes,
+                disk_bytes: self.disk_bytes.unwrap_or(disk_bytes),
                 dir: Some(self.dir.join(name)),
                 ..ClusterOptions::default()
             };
@@ -121,7 +124,8 @@ fn job(cluster: &Cluster, engine: usize, volume: &str, workload: (&str, &str, u3
 }
 
 /// Measures the sections that were named, or all of them.
-pub(super) fn run(names: &[String], seconds: u32, dir: Option<&Path>, json: Option<&Path>) -> Result<()> {
+pub(super) fn run(options: &Options) -> Result<()> {
+    let names = &options.section;
     if let Some(name) = names
         .iter()
         .find(|name| !SECTIONS.iter().any(|section| section.name == **name))
@@ -132,8 +136,12 @@ pub(super) fn run(names: &[String], seconds: u32, dir: Option<&Path>, json: Opti
     packages::ensure(&[GCC, FIO])?;
     let stage = Stage {
         binaries: product::build_release()?,
-        dir: dir.map_or_else(|| target_dir().join("cairn-bench-data"), Path::to_path_buf),
-        seconds,
+        dir: options
+            .dir
+            .clone()
+            .unwrap_or_else(|| target_dir().join("cairn-bench-data")),
+        seconds: options.seconds,
+        disk_bytes: options.disk_mib.map(|mib| mib << 20),
     };
     println!("load average before: {:.2}", procfs::load_average()?);
     let mut object = Map::new();
@@ -157,7 +165,7 @@ pub(super) fn run(names: &[String], seconds: u32, dir: Option<&Path>, json: Opti
         object.insert(section.name.to_owned(), Value::Object(figures));
     }
     fs::remove_dir_all(&stage.dir).with_context(|| format!("cannot remove {}", stage.dir.display()))?;
-    if let Some(path) = json {
+    if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&Value::Object(object))?;
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }

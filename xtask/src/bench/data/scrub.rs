@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Report, Stage, job, round};
 use crate::progress;
 
-const DISK_BYTES: u64 = 6 << 30;
+const DISK_BYTES: u64 = 4 << 30;
 const VOLUME_BYTES: u64 = 512 << 20;
 /// Paces as the command takes them; the last one is more than any disk here gives.
 const PACES: [Option<&str>; 4] = [None, Some("8MiB"), Some("64MiB"), Some("8GiB")];
