@@ -262,6 +262,8 @@ impl Group {
             .came(shared.now, bytes, shared.config.limits.catch_up_rate);
         shared.effects.push(Effect::CaughtUp { bytes });
         self.ask_next(shared);
+        // A last answer without portions adds no record whose durability would be told.
+        self.try_install();
     }
 
     /// A portion's frame was composed.
