@@ -340,7 +340,9 @@ impl Group {
         if waiting.missing == 0
             && let Some(done) = self.fetches.remove(&fetch)
         {
-            if self.node.store().fetched(done.request.low).is_some() {
+            let store = self.node.store();
+            // What was truncated meanwhile is not lost: raft-rs finds that out, and asks for a state.
+            if store.fetched(done.request.low).is_some() || done.request.low <= store.truncated() {
                 self.node.on_entries_fetched(done.request.context);
             } else {
                 self.give_way(shared);
