@@ -22,9 +22,9 @@ fn an_encrypted_volume_is_shown_with_its_master_key() {
     assert_eq!(
         run(&format!("{engine} volume list")).ok(),
         "\
-VOLUME   SIZE  REPLICAS  STATE  HEALTH   LEADER  ATTACHED TO  MASTER KEY
-open    1 GiB         3  ready  healthy  1       -            -
-secret  1 GiB         3  ready  healthy  1       -            tenant-7 version 1 (file)
+VOLUME   SIZE  REPLICAS  STATE  HEALTH   LEADER  ATTACHED TO  LIMITS  MASTER KEY
+open    1 GiB         3  ready  healthy  1       -            -       -
+secret  1 GiB         3  ready  healthy  1       -            -       tenant-7 version 1 (file)
 "
     );
     let json = run(&format!("{engine} -o json volume show secret")).json();
