@@ -6,37 +6,34 @@ use cairn_core::mutation::Mutation;
 /// The seed that caught a fault last.
 pub(crate) const fn known_seed(mutation: Mutation) -> u64 {
     match mutation {
-        Mutation::ReencryptedOnResend
-        | Mutation::ReadUnchecked
-        | Mutation::HealsNextBlock
-        | Mutation::MembersForgotten => 2,
+        Mutation::ReencryptedOnResend => 2,
         Mutation::EpochUnchecked
-        | Mutation::LeaseKeptOnTransfer
         | Mutation::LeaseTooLong
+        | Mutation::LeaseFromArrival
         | Mutation::OldSlotDropped
         | Mutation::MergeDropsAll
         | Mutation::MergeKeepsAll
         | Mutation::SnapshotAtAnotherIndex
-        | Mutation::AppliedOutOfOrder => 3,
-        Mutation::EdgesInCipher
-        | Mutation::UnalignedInClear
-        | Mutation::ReadsBeforeOwnTerm
-        | Mutation::ReceivedPayloadUnchecked => 4,
-        Mutation::OverlapsUnlocked => 5,
-        Mutation::VotesAfterRestart | Mutation::RangeRefusalTrusted => 6,
-        Mutation::LeaseFromArrival | Mutation::CommitOneTooFar => 7,
-        Mutation::EdgesBeforeAttachment => 8,
-        Mutation::ResendsUnderSameEpoch => 15,
-        Mutation::StateForgetsTrims => 7,
-        Mutation::StageForgetsCommit => 17,
+        | Mutation::AppliedOutOfOrder
+        | Mutation::MembersForgotten
+        | Mutation::FramesOutOfOrder
+        | Mutation::FailedFlushTrusted => 3,
+        Mutation::ResumesAfterTheft | Mutation::EdgesInCipher | Mutation::UnalignedInClear => 4,
+        Mutation::LeaseKeptOnTransfer | Mutation::CommitOneTooFar | Mutation::OverlapsUnlocked => 5,
+        Mutation::CatchUpEndsEarly | Mutation::KeepsWhatItHasNot => 6,
+        Mutation::ReceivedPayloadUnchecked | Mutation::StateForgetsTrims => 7,
+        Mutation::ReadsBeforeOwnTerm => 8,
+        Mutation::ReadUnchecked => 10,
+        Mutation::RepairUnchecked | Mutation::HardStateForgotten | Mutation::EdgesBeforeAttachment => 11,
+        Mutation::TailPayloadUnchecked => 15,
+        Mutation::ResendsUnderSameEpoch => 16,
         Mutation::ReadsWithoutLease => 22,
-        Mutation::FailedFlushTrusted => 26,
-        Mutation::ScrubUnchecked => 38,
-        Mutation::TailPayloadUnchecked | Mutation::EmptyAppendJoined => 40,
-        Mutation::UnreadableTakenForEnd => 62,
-        Mutation::DamageTakenForTorn => 63,
-        Mutation::HardStateForgotten => 89,
-        Mutation::RepairUnchecked => 98,
+        Mutation::DamageTakenForTorn => 30,
+        Mutation::StageForgetsCommit => 63,
+        Mutation::EmptyAppendJoined => 70,
+        Mutation::ScrubUnchecked => 78,
+        Mutation::VotesAfterRestart => 92,
+        Mutation::UnreadableTakenForEnd => 133,
         // Most are caught by the first.
         _ => 1,
     }
