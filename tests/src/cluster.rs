@@ -66,13 +66,18 @@ impl Cluster {
     /// Formats the disks, starts the engines and makes them one cluster.
     pub fn start(binaries: &Binaries, options: &ClusterOptions) -> Result<Self> {
         let mut cluster = Self::prepare(binaries, options)?;
-        for index in 0..cluster.engines.len() {
-            cluster.format(index, options.disk_bytes)?;
-        }
-        cluster.start_engines()?;
-        cluster.init()?;
-        cluster.wait_ready()?;
+        cluster.found(options.disk_bytes)?;
         Ok(cluster)
+    }
+
+    /// Formats the disks of a cluster that was prepared, starts the engines and makes them one cluster.
+    pub fn found(&mut self, disk_bytes: u64) -> Result<()> {
+        for index in 0..self.engines.len() {
+            self.format(index, disk_bytes)?;
+        }
+        self.start_engines()?;
+        self.init()?;
+        self.wait_ready()
     }
 
     /// The directories and the configuration of a cluster, nothing formatted or running yet.

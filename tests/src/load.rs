@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 
 use crate::ledger::{BLOCK_BYTES, BLOCK_BYTES_U64, Ledger, mix};
 use crate::nbd::{Address, Client, Command, Reply};
 use crate::samples::Samples;
+use crate::wait;
 
 /// How a load behaves.
 #[derive(Debug, Clone)]
@@ -94,6 +95,20 @@ impl Load {
             .name("load".to_owned())
             .spawn(move || worker.run(&stopped))?;
         Ok(Self { stop, answered, thread })
+    }
+
+    /// Waits until so many more requests, and one, have been answered.
+    pub fn goes_on(&self, more: u64, patience: Duration) -> Result<()> {
+        let before = self.answered();
+        wait::until("the load goes on", patience, || {
+            ensure!(!self.has_ended(), "the load has ended");
+            ensure!(
+                self.answered() > before + more,
+                "{} requests answered since",
+                self.answered() - before
+            );
+            Ok(())
+        })
     }
 
     /// Requests answered so far.

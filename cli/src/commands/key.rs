@@ -3,7 +3,7 @@
 use cairn_api::control;
 use tonic::Response;
 
-use super::Context;
+use super::{Context, volume};
 use crate::args::RewrapArgs;
 use crate::error::CliError;
 use crate::progress::Waiting;
@@ -52,17 +52,8 @@ pub(super) async fn rewrap(context: &Context, args: &RewrapArgs) -> Result<(), C
 
 /// The volumes whose keys can be rewrapped: not those that are being deleted, whose keys are gone.
 async fn encrypted_volumes(context: &Context) -> Result<Vec<String>, CliError> {
-    let reply = context
-        .engines
-        .call("cannot list volumes", async |client| {
-            client
-                .list_volumes(control::ListVolumesRequest {})
-                .await
-                .map(Response::into_inner)
-        })
-        .await?;
     let is_open = |volume: &control::Volume| volume.encryption.as_ref().is_some_and(|shown| !shown.erased);
-    let volumes = reply.volumes.into_iter().filter(is_open);
+    let volumes = volume::all(context).await?.into_iter().filter(is_open);
     Ok(volumes.map(|volume| volume.name).collect())
 }
 

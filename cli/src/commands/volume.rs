@@ -223,8 +223,8 @@ fn list_volumes_remedy(error: CliError) -> CliError {
     }
 }
 
-/// `cairn volume list`.
-pub(super) async fn list(context: &Context) -> Result<(), CliError> {
+/// Every volume of the cluster.
+pub(super) async fn all(context: &Context) -> Result<Vec<control::Volume>, CliError> {
     let reply = context
         .engines
         .call("cannot list volumes", async |client| {
@@ -234,13 +234,19 @@ pub(super) async fn list(context: &Context) -> Result<(), CliError> {
                 .map(Response::into_inner)
         })
         .await?;
+    Ok(reply.volumes)
+}
+
+/// `cairn volume list`.
+pub(super) async fn list(context: &Context) -> Result<(), CliError> {
+    let volumes = all(context).await?;
     // Node names only appear in the JSON's replicas, so people need not wait for them.
     let names = if context.output.is_json() {
         context.node_names().await
     } else {
         NodeNames::new()
     };
-    context.output.show(&VolumeListView::new(&reply.volumes, &names))
+    context.output.show(&VolumeListView::new(&volumes, &names))
 }
 
 /// `cairn volume show`.

@@ -89,8 +89,11 @@ impl Service {
     }
 }
 
-fn not_there(name: &str) -> Status {
-    Status::not_found(format!("there is no volume '{name}'"))
+impl State {
+    fn volume(&mut self, name: &str) -> Result<&mut Volume, Status> {
+        let volume = self.volumes.get_mut(name);
+        volume.ok_or_else(|| Status::not_found(format!("there is no volume '{name}'")))
+    }
 }
 
 #[tonic::async_trait]
@@ -274,7 +277,7 @@ impl Control for Service {
         let name = request.into_inner().name;
         state.looks_until_ready = state.looks_until_ready.saturating_sub(1);
         let ready = state.looks_until_ready == 0;
-        let volume = state.volumes.get_mut(&name).ok_or_else(|| not_there(&name))?;
+        let volume = state.volume(&name)?;
         if ready {
             volume.set_state(VolumeState::Ready);
             volume.served_bytes = volume.size_bytes;
@@ -285,10 +288,7 @@ impl Control for Service {
     async fn resize_volume(&self, request: Request<ResizeVolumeRequest>) -> Answer<Volume> {
         let mut state = self.enter()?;
         let request = request.into_inner();
-        let volume = state
-            .volumes
-            .get_mut(&request.name)
-            .ok_or_else(|| not_there(&request.name))?;
+        let volume = state.volume(&request.name)?;
         if request.size_bytes < volume.size_bytes {
             return Err(Status::failed_precondition("a volume cannot shrink"));
         }
@@ -299,10 +299,7 @@ impl Control for Service {
     async fn limit_volume(&self, request: Request<LimitVolumeRequest>) -> Answer<Volume> {
         let mut state = self.enter()?;
         let request = request.into_inner();
-        let volume = state
-            .volumes
-            .get_mut(&request.name)
-            .ok_or_else(|| not_there(&request.name))?;
+        let volume = state.volume(&request.name)?;
         let limits = volume.limits.get_or_insert_default();
         limits.iops = request.iops.unwrap_or(limits.iops);
         limits.bytes_per_s = request.bytes_per_s.unwrap_or(limits.bytes_per_s);
@@ -313,10 +310,7 @@ impl Control for Service {
     async fn delete_volume(&self, request: Request<DeleteVolumeRequest>) -> Answer<DeleteVolumeReply> {
         let mut state = self.enter()?;
         let request = request.into_inner();
-        let volume = state
-            .volumes
-            .get(&request.name)
-            .ok_or_else(|| not_there(&request.name))?;
+        let volume = state.volume(&request.name)?;
         if !volume.attached_to.is_empty() && !request.force {
             return Err(Status::failed_precondition(format!(
                 "it is attached to node {}",
@@ -330,7 +324,7 @@ impl Control for Service {
     async fn detach_volume(&self, request: Request<DetachVolumeRequest>) -> Answer<DetachVolumeReply> {
         let mut state = self.enter()?;
         let name = request.into_inner().name;
-        let volume = state.volumes.get_mut(&name).ok_or_else(|| not_there(&name))?;
+        let volume = state.volume(&name)?;
         volume.attached_to.clear();
         Ok(Response::new(DetachVolumeReply { epoch: 4 }))
     }
@@ -339,8 +333,7 @@ impl Control for Service {
         let mut state = self.enter()?;
         let request = request.into_inner();
         let current = state.master_version;
-        let volume = state.volumes.get_mut(&request.name);
-        let volume = volume.ok_or_else(|| not_there(&request.name))?;
+        let volume = state.volume(&request.name)?;
         let Some(encryption) = &mut volume.encryption else {
             let text = format!("volume '{}' is not encrypted: there is nothing to rewrap", request.name);
             return Err(Status::failed_precondition(text));

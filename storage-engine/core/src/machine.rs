@@ -758,10 +758,12 @@ impl Running {
             .values()
             .filter_map(Gateway::release_at)
             .map(|at| at.max(soon));
-        let scrub = self.scrub.next_deadline().filter(|deadline| *deadline > now);
-        let merger = self.merger.next_deadline().filter(|deadline| *deadline > now);
-        let catch_up = self.shared.catch_up.next_deadline().filter(|deadline| *deadline > now);
-        let own = scrub.into_iter().chain(merger).chain(catch_up);
+        let own = [
+            self.scrub.next_deadline(),
+            self.merger.next_deadline(),
+            self.shared.catch_up.next_deadline(),
+        ];
+        let own = own.into_iter().flatten().filter(|deadline| *deadline > now);
         gateways.chain(own).chain(held).fold(self.next_tick, Timestamp::min)
     }
 

@@ -37,12 +37,7 @@ pub(crate) fn cluster(options: &ClusterOptions, configure: impl FnOnce(&mut Clus
         engine.config.master_keys = Some(file.clone());
     }
     configure(&mut cluster)?;
-    for index in 0..cluster.engines.len() {
-        cluster.format(index, options.disk_bytes)?;
-    }
-    cluster.start_engines()?;
-    cluster.init()?;
-    cluster.wait_ready()?;
+    cluster.found(options.disk_bytes)?;
     Ok(cluster)
 }
 

@@ -28,16 +28,7 @@ fn plan() -> Plan {
 }
 
 fn progresses(load: &Load) -> Result<()> {
-    let before = load.answered();
-    wait::until("the load goes on", PATIENCE, || {
-        ensure!(!load.has_ended(), "the load has ended");
-        ensure!(
-            load.answered() > before + 200,
-            "{} more answers",
-            load.answered() - before
-        );
-        Ok(())
-    })
+    load.goes_on(200, PATIENCE)
 }
 
 /// The master key's versions that volumes are under, with how many.

@@ -57,16 +57,7 @@ pub(crate) fn load_with(cluster: &Cluster, plan: Plan) -> Result<Load> {
 
 /// Waits until some hundred more requests have been answered.
 pub(crate) fn progresses(load: &Load) -> Result<()> {
-    let before = load.answered();
-    wait::until("the load goes on", PATIENCE, || {
-        ensure!(!load.has_ended(), "the load has ended");
-        ensure!(
-            load.answered() > before + 300,
-            "{} requests answered since",
-            load.answered() - before
-        );
-        Ok(())
-    })
+    load.goes_on(300, PATIENCE)
 }
 
 /// Waits until all replicas answer and have caught up.

@@ -59,7 +59,6 @@ use cairn_api::units::Lba;
 pub use self::changed::{Change, ChangeKind};
 pub use self::layer::Owner;
 pub use self::leaf::{Content, LEAF_SLOTS, Leaf, Piece};
-pub use self::snapshots::MERGE_SLOTS_MAX;
 pub use self::space::{HeadSpace, SnapshotSpace};
 pub(crate) use self::state::{Found, Marked, StagedMap};
 pub use self::view::View;

@@ -8,9 +8,6 @@ use super::leaf::LEAF_SLOTS;
 use super::volume::retire_leaf;
 use crate::mutation::mutated;
 
-/// Slots that one step of merging looks at, at most: 64 leaves, well below a millisecond.
-pub const MERGE_SLOTS_MAX: u64 = 64 * LEAF_SLOTS;
-
 impl BlockMap {
     /// Makes a snapshot of the volume as the entries up to and including `at` made it, if there is none of this id yet. Gives
     /// the index that made it; `None` if the id is spent: it, or a higher one, was made or deleted before, so that a

@@ -15,6 +15,7 @@ use cairn_api::ids::{DiskId, GroupId};
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::event::{Command as CoreCommand, GroupStatus, Role};
 
+use super::watch::Task;
 use crate::control::survey;
 use crate::disks::ask;
 use crate::engine::Engine;
@@ -27,26 +28,19 @@ const IDLE_PAUSE: Duration = Duration::from_secs(5);
 /// How long the entry may take: a few round trips, or the leader has lost its majority.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs until the engine drains.
-pub(super) async fn run(engine: Arc<Engine>) {
-    let mut view = engine.meta.watch_view();
-    let mut driver = Driver::default();
-    while !engine.is_draining() {
-        let is_busy = engine.cluster().is_some() && driver.pass(&engine).await;
-        let pause = if is_busy { BUSY_PAUSE } else { IDLE_PAUSE };
-        tokio::select! {
-            _ = view.changed() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
 /// The background task's memory.
 #[derive(Default)]
-struct Driver {
+pub(super) struct Driver {
     /// The size that each volume was seen to have here.
     seen: BTreeMap<GroupId, u64>,
     problems: BTreeMap<GroupId, String>,
+}
+
+impl Task for Driver {
+    async fn look(&mut self, engine: &Arc<Engine>) -> Duration {
+        let is_busy = engine.cluster().is_some() && self.pass(engine).await;
+        if is_busy { BUSY_PAUSE } else { IDLE_PAUSE }
+    }
 }
 
 impl Driver {

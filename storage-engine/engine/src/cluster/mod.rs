@@ -11,6 +11,7 @@ pub mod reconcile;
 mod replace;
 mod succeed;
 mod tell;
+mod watch;
 
 #[cfg(test)]
 mod encryption_tests;

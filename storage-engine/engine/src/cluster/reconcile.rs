@@ -15,7 +15,7 @@ use tonic::Request;
 
 use super::peers::PeerBook;
 use super::succeed::{self, Present};
-use super::{expand, init, replace, tell};
+use super::{expand, init, replace, tell, watch};
 use crate::control::{self, convert, route, survey};
 use crate::disks::ask;
 use crate::engine::Engine;
@@ -56,9 +56,9 @@ struct Task {
 pub async fn run(engine: Arc<Engine>) {
     tokio::join!(
         bring_in_line(&engine),
-        replace::run(Arc::clone(&engine)),
-        expand::run(Arc::clone(&engine)),
-        tell::run(Arc::clone(&engine))
+        watch::run::<replace::Driver>(Arc::clone(&engine)),
+        watch::run::<expand::Driver>(Arc::clone(&engine)),
+        watch::run::<tell::Teller>(Arc::clone(&engine))
     );
 }
 

@@ -18,6 +18,7 @@ use cairn_core::event::{Command as CoreCommand, GroupStatus, MemberChange, Role}
 use cairn_core::membership::Membership;
 use tonic::Request;
 
+use super::watch::Task;
 use crate::control::survey::{self, Survey};
 use crate::control::{self};
 use crate::disks::ask;
@@ -33,24 +34,17 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 /// How far a learner's log may end behind the leader's for voters to be changed. The core promotes at less.
 const BEHIND_MAX: u64 = 256;
 
-/// Runs until the engine drains.
-pub(super) async fn run(engine: Arc<Engine>) {
-    let mut view = engine.meta.watch_view();
-    let mut driver = Driver::default();
-    while !engine.is_draining() {
-        let is_busy = engine.cluster().is_some() && driver.pass(&engine).await;
-        let pause = if is_busy { BUSY_PAUSE } else { IDLE_PAUSE };
-        tokio::select! {
-            _ = view.changed() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
 /// The background task's memory: what it said of each swap last.
 #[derive(Default)]
-struct Driver {
+pub(super) struct Driver {
     problems: BTreeMap<ReplicaId, String>,
+}
+
+impl Task for Driver {
+    async fn look(&mut self, engine: &Arc<Engine>) -> Duration {
+        let is_busy = engine.cluster().is_some() && self.pass(engine).await;
+        if is_busy { BUSY_PAUSE } else { IDLE_PAUSE }
+    }
 }
 
 impl Driver {

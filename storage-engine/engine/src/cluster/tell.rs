@@ -13,6 +13,7 @@ use std::time::Duration;
 use cairn_api::ids::{GroupId, LogIndex};
 use cairn_core::event::Command as CoreCommand;
 
+use super::watch::Task;
 use crate::disks::{AskError, ask};
 use crate::engine::Engine;
 use crate::meta::VolumeRecord;
@@ -22,22 +23,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// How long a core may take for a command.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Runs until the engine drains.
-pub(super) async fn run(engine: Arc<Engine>) {
-    let mut view = engine.meta.watch_view();
-    let mut teller = Teller::default();
-    while !engine.is_draining() {
-        teller.pass(&engine).await;
-        tokio::select! {
-            _ = view.changed() => {}
-            () = tokio::time::sleep(PAUSE) => {}
-        }
-    }
-}
-
 /// The background task's memory: what was told of each volume last.
 #[derive(Default)]
-struct Teller {
+pub(super) struct Teller {
     told: BTreeMap<GroupId, Told>,
 }
 
@@ -54,6 +42,13 @@ impl Told {
             revision: volume.succession.revision,
             update: volume.update(),
         }
+    }
+}
+
+impl Task for Teller {
+    async fn look(&mut self, engine: &Arc<Engine>) -> Duration {
+        self.pass(engine).await;
+        PAUSE
     }
 }
 
