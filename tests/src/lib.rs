@@ -12,6 +12,7 @@ pub mod config;
 pub mod engine;
 pub mod fio;
 pub mod image;
+pub mod keys;
 pub mod ledger;
 pub mod load;
 pub mod metrics;

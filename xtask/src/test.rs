@@ -42,6 +42,8 @@ enum Part {
     Faults,
     /// Encrypted volumes: disks and wires searched for plaintext, keys rotated
     Encryption,
+    /// Snapshots of real volumes, and what is made of them
+    Snapshots,
     /// Every fault at random, for three minutes, on engines in networks of their own
     Chaos,
     /// Five hundred clusters in simulation, with every fault there is
@@ -49,6 +51,16 @@ enum Part {
     /// The simulator's checks themselves, on cores with seeded faults
     Mutants,
 }
+
+/// The parts that run engines as processes: the suite of each, and what it is about.
+const SUITES: [(Part, &str, &str); 6] = [
+    (Part::Clients, "nbd_clients", "real NBD clients"),
+    (Part::BadInput, "bad_input", "bad input"),
+    (Part::Faults, "faults", "kill, stop, restart"),
+    (Part::Encryption, "encryption", "encrypted volumes"),
+    (Part::Snapshots, "snapshots", "snapshots"),
+    (Part::Chaos, "chaos", "every fault at random, three minutes"),
+];
 
 /// Runs the parts asked for, or all.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -83,34 +95,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             cargo(&["test", "-p", "cairn-tests", "--lib"], counts)
         });
     }
-    if [
-        Part::Clients,
-        Part::BadInput,
-        Part::Faults,
-        Part::Encryption,
-        Part::Chaos,
-    ]
-    .into_iter()
-    .any(wanted)
-    {
+    if SUITES.iter().any(|(part, ..)| wanted(*part)) {
         steps.run("build the engines", |counts| {
             cargo(&["build", "--workspace", "--bins"], counts)
         });
     }
-    if wanted(Part::Clients) {
-        steps.run("real NBD clients", |counts| suite("nbd_clients", counts));
-    }
-    if wanted(Part::BadInput) {
-        steps.run("bad input", |counts| suite("bad_input", counts));
-    }
-    if wanted(Part::Faults) {
-        steps.run("kill, stop, restart", |counts| suite("faults", counts));
-    }
-    if wanted(Part::Encryption) {
-        steps.run("encrypted volumes", |counts| suite("encryption", counts));
-    }
-    if wanted(Part::Chaos) {
-        steps.run("every fault at random, three minutes", |counts| suite("chaos", counts));
+    for (_, name, what) in SUITES.iter().filter(|(part, ..)| wanted(*part)) {
+        steps.run(what, |counts| suite(name, counts));
     }
     simulate(&mut steps, wanted);
     if wanted(Part::Deny) {

@@ -4,6 +4,7 @@ mod cluster;
 mod dev;
 mod disk;
 mod key;
+mod snapshot;
 mod values;
 mod volume;
 
@@ -11,6 +12,7 @@ pub use cluster::{AddArgs, ClusterCommand, InitArgs};
 pub use dev::{BASE_PORT_DEFAULT, DISK_SIZE_DEFAULT, DevArgs, ENGINES_DEFAULT};
 pub use disk::{ClearArgs, DiskCommand, FormatArgs, ListArgs, ReplaceArgs, ScrubArgs};
 pub use key::{KeyCommand, RewrapArgs};
+pub use snapshot::{SnapshotArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs, SnapshotListArgs};
 pub use values::{parse_engine, parse_size, parse_timeout};
 pub use volume::{
     Ceiling, CreateArgs, DeleteArgs, DetachArgs, LimitArgs, LimitFlags, NameArgs, ResizeArgs, VolumeCommand,
@@ -142,6 +144,15 @@ pub enum Command {
   cairn key status"
     )]
     Key(KeyCommand),
+    /// Make, list, show and delete snapshots of volumes
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  cairn snapshot create data monday
+  cairn snapshot list data
+  cairn snapshot delete data monday"
+    )]
+    Snapshot(SnapshotCommand),
     /// Run a whole cluster in one directory of this machine, to try Cairn out
     ///
     /// Makes DIR/a, DIR/b, DIR/c with a configuration file, a disk file and a log each, starts an engine in each, makes

@@ -153,6 +153,9 @@ pub struct DeleteArgs {
     /// Delete even while it is attached: whoever uses it gets I/O errors
     #[arg(long)]
     pub force: bool,
+    /// Delete its snapshots, too; without, a volume that has some is kept
+    #[arg(long)]
+    pub snapshots: bool,
     /// Return as soon as the cluster has accepted the deletion
     #[arg(long)]
     pub no_wait: bool,

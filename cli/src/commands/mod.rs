@@ -7,11 +7,12 @@ pub(crate) mod init;
 mod key;
 mod replace;
 mod scrub;
+mod snapshot;
 pub(crate) mod volume;
 
 use cairn_api::control;
 
-use crate::args::{Cli, ClusterCommand, Command, DiskCommand, GlobalArgs, KeyCommand, VolumeCommand};
+use crate::args::{Cli, ClusterCommand, Command, DiskCommand, GlobalArgs, KeyCommand, SnapshotCommand, VolumeCommand};
 use crate::client::Engines;
 use crate::dev;
 use crate::error::CliError;
@@ -83,6 +84,10 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Volume(VolumeCommand::Detach(args)) => volume::detach(&context, args).await,
         Command::Volume(VolumeCommand::Rewrap(args)) => key::rewrap(&context, args).await,
         Command::Key(KeyCommand::Status) => key::status(&context).await,
+        Command::Snapshot(SnapshotCommand::Create(args)) => snapshot::create(&context, args).await,
+        Command::Snapshot(SnapshotCommand::List(args)) => snapshot::list(&context, args).await,
+        Command::Snapshot(SnapshotCommand::Show(args)) => snapshot::show(&context, args).await,
+        Command::Snapshot(SnapshotCommand::Delete(args)) => snapshot::delete(&context, args).await,
         Command::Cluster(ClusterCommand::Init(args)) => cluster::init(&context, &cli.global, args).await,
         Command::Cluster(ClusterCommand::Add(args)) => add::add(&context, args).await,
         Command::Cluster(ClusterCommand::Status) => cluster::status(&context).await,

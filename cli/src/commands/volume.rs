@@ -263,6 +263,7 @@ pub(super) async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), C
     let request = control::DeleteVolumeRequest {
         name: name.clone(),
         force: args.force,
+        snapshots: args.snapshots,
     };
     let deleted = context
         .engines
@@ -271,6 +272,12 @@ pub(super) async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), C
         })
         .await;
     if let Err(error) = deleted {
+        if error.what.contains("--snapshots") {
+            return Err(CliError {
+                kind: Kind::Refused,
+                ..error
+            });
+        }
         let remedy = format!("disconnect its clients and `cairn volume detach {name}`, or delete it with --force");
         return Err(explain(context, error, name, args.force, &remedy).await);
     }

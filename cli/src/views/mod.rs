@@ -8,6 +8,7 @@ mod export;
 mod key;
 mod replacement;
 mod scrub;
+mod snapshot;
 mod table;
 mod volume;
 
@@ -18,6 +19,7 @@ pub use export::{ExportListView, ExportView};
 pub use key::{EncryptionView, KeyServiceView, KeyStatusView, MasterKeyView, RewrappedListView, RewrappedView};
 pub use replacement::{ReplacementItemView, ReplacementView};
 pub use scrub::{ScrubListView, ScrubPassView, ScrubView};
+pub use snapshot::{SnapshotDeletedView, SnapshotListView, SnapshotView};
 pub use volume::{NodeNames, ReplicaView, VolumeListView, VolumeView};
 
 use serde::Serialize;

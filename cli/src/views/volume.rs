@@ -39,6 +39,14 @@ pub struct VolumeView {
     pub epoch: Option<u64>,
     /// What its data takes on each replica's disk, as the leader counts it.
     pub allocated_bytes: Option<u64>,
+    /// Of that, what a snapshot shows, too.
+    pub shared_bytes: Option<u64>,
+    /// Of that, what no snapshot shows.
+    pub exclusive_bytes: Option<u64>,
+    /// What the volume has replaced and its snapshots keep.
+    pub snapshot_bytes: Option<u64>,
+    /// How many snapshots it has.
+    pub snapshots: Option<u64>,
     /// Its replicas.
     pub replicas: Vec<ReplicaView>,
     /// Replicas that are about to take the place of others.
@@ -162,6 +170,10 @@ impl VolumeView {
                 .map(|status| status.epoch)
                 .max(),
             allocated_bytes: leader.map(|status| status.allocated_bytes),
+            shared_bytes: leader.map(|status| status.shared_bytes),
+            exclusive_bytes: leader.map(|status| status.allocated_bytes.saturating_sub(status.shared_bytes)),
+            snapshot_bytes: leader.map(|status| status.snapshot_bytes),
+            snapshots: leader.map(|status| status.snapshots),
             replicas: volume
                 .replicas
                 .iter()
@@ -241,7 +253,7 @@ impl ReplicaView {
             number(self.term),
             number(self.applied),
             number(self.lag),
-            or_nothing(self.allocated_bytes.map(|bytes| ByteSize(bytes).to_string()).as_deref()),
+            size(self.allocated_bytes),
             self.disk_id.clone(),
         ]
     }
@@ -252,15 +264,24 @@ fn percent(part: u64, whole: u64) -> u64 {
     part.saturating_mul(100).checked_div(whole).unwrap_or(0).min(99)
 }
 
+fn size(bytes: Option<u64>) -> String {
+    or_nothing(bytes.map(|bytes| ByteSize(bytes).to_string()).as_deref())
+}
+
 impl View for VolumeView {
     fn table(&self) -> String {
+        let snapshots = match self.snapshots {
+            Some(0) => "none".to_owned(),
+            Some(count) => format!("{count}, which keep {}", size(self.snapshot_bytes)),
+            None => or_nothing(None),
+        };
         let mut pairs = vec![
             ("Volume", format!("{} (number {})", self.name, self.volume_id)),
             ("Size", self.size()),
-            (
-                "Allocated",
-                or_nothing(self.allocated_bytes.map(|bytes| ByteSize(bytes).to_string()).as_deref()),
-            ),
+            ("Allocated", size(self.allocated_bytes)),
+            ("Shared", size(self.shared_bytes)),
+            ("Exclusive", size(self.exclusive_bytes)),
+            ("Snapshots", snapshots),
             ("Limits", self.limits.sentence()),
             ("State", self.state.clone()),
             ("Health", self.health.clone()),

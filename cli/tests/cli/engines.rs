@@ -77,6 +77,9 @@ pub(crate) fn volume(name: &str, size_bytes: u64, replicas: u32) -> Volume {
             allocated_bytes: 12 << 20,
             leader_replica_id: 11,
             members_revision: 0,
+            shared_bytes: 4 << 20,
+            snapshot_bytes: 1 << 20,
+            snapshots: 2,
             size_bytes,
             ..ReplicaStatus::default()
         }),

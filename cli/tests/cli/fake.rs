@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(crate) replacement: Option<Replacement>,
     /// Disks whose engines do not answer.
     pub(crate) silent_disks: Vec<String>,
+    /// By volume and name. Each look at one that is being made brings it on.
+    pub(crate) snapshots: BTreeMap<(String, String), Snapshot>,
     /// The scrubbing of any disk.
     pub(crate) scrub: Option<Scrub>,
 }
@@ -87,6 +89,10 @@ impl Service {
         }
         Ok(state)
     }
+}
+
+fn no_snapshot(volume: &str, name: &str) -> Status {
+    Status::not_found(format!("there is no snapshot '{name}' of volume '{volume}'"))
 }
 
 impl State {
@@ -310,7 +316,14 @@ impl Control for Service {
     async fn delete_volume(&self, request: Request<DeleteVolumeRequest>) -> Answer<DeleteVolumeReply> {
         let mut state = self.enter()?;
         let request = request.into_inner();
+        let snapshots = state.snapshots.keys().filter(|(volume, _)| *volume == request.name);
+        let has_snapshots = snapshots.count() > 0;
         let volume = state.volume(&request.name)?;
+        if has_snapshots && !request.snapshots {
+            return Err(Status::failed_precondition(
+                "it has snapshots: delete the volume with --snapshots",
+            ));
+        }
         if !volume.attached_to.is_empty() && !request.force {
             return Err(Status::failed_precondition(format!(
                 "it is attached to node {}",
@@ -319,6 +332,74 @@ impl Control for Service {
         }
         state.volumes.remove(&request.name);
         Ok(Response::new(DeleteVolumeReply {}))
+    }
+
+    async fn create_snapshot(&self, request: Request<CreateSnapshotRequest>) -> Answer<Snapshot> {
+        let mut state = self.enter()?;
+        let CreateSnapshotRequest { volume, name } = request.into_inner();
+        let size_bytes = state.volume(&volume)?.size_bytes;
+        let made = state.looks_until_ready == 0;
+        let snapshot = Snapshot {
+            volume: volume.clone(),
+            name: name.clone(),
+            snapshot_id: 3,
+            state: if made {
+                SnapshotState::Ready
+            } else {
+                SnapshotState::Creating
+            }
+            .into(),
+            created_unix_s: 951_827_696,
+            size_bytes,
+            index: 99,
+            ..Snapshot::default()
+        };
+        let snapshot = state.snapshots.entry((volume, name)).or_insert(snapshot).clone();
+        Ok(Response::new(snapshot))
+    }
+
+    async fn list_snapshots(&self, request: Request<ListSnapshotsRequest>) -> Answer<ListSnapshotsReply> {
+        let mut state = self.enter()?;
+        let of = request.into_inner().volume;
+        if !of.is_empty() {
+            state.volume(&of)?;
+        }
+        let snapshots = state
+            .snapshots
+            .values()
+            .filter(|snapshot| of.is_empty() || snapshot.volume == of);
+        Ok(Response::new(ListSnapshotsReply {
+            snapshots: snapshots.cloned().collect(),
+        }))
+    }
+
+    async fn get_snapshot(&self, request: Request<GetSnapshotRequest>) -> Answer<Snapshot> {
+        let mut state = self.enter()?;
+        state.looks_until_ready = state.looks_until_ready.saturating_sub(1);
+        let ready = state.looks_until_ready == 0;
+        let GetSnapshotRequest { volume, name } = request.into_inner();
+        let key = (volume.clone(), name.clone());
+        let snapshot = state
+            .snapshots
+            .get_mut(&key)
+            .ok_or_else(|| no_snapshot(&volume, &name))?;
+        if ready {
+            snapshot.set_state(SnapshotState::Ready);
+            snapshot.kept_bytes = Some(8192);
+            snapshot.exclusive_bytes = Some(4096);
+        }
+        Ok(Response::new(snapshot.clone()))
+    }
+
+    async fn delete_snapshot(&self, request: Request<DeleteSnapshotRequest>) -> Answer<DeleteSnapshotReply> {
+        let DeleteSnapshotRequest { volume, name } = request.into_inner();
+        let gone = self.enter()?.snapshots.remove(&(volume.clone(), name.clone()));
+        gone.ok_or_else(|| no_snapshot(&volume, &name))?;
+        Ok(Response::new(DeleteSnapshotReply {}))
+    }
+
+    async fn report_snapshot(&self, _: Request<ReportSnapshotRequest>) -> Answer<ReportSnapshotReply> {
+        Err(Status::unimplemented("no engine asks a fake"))
     }
 
     async fn detach_volume(&self, request: Request<DetachVolumeRequest>) -> Answer<DetachVolumeReply> {

@@ -12,4 +12,5 @@ mod engines;
 mod fake;
 mod key;
 mod run;
+mod snapshot;
 mod volume;

@@ -18,6 +18,9 @@ fn create_waits_until_the_volume_is_ready_and_shows_it() {
 Volume:       data (number 7)
 Size:         10 GiB
 Allocated:    12 MiB
+Shared:       4 MiB
+Exclusive:    8 MiB
+Snapshots:    2, which keep 1 MiB
 Limits:       none
 State:        ready
 Health:       healthy
@@ -183,6 +186,7 @@ fn show_as_json_has_the_documented_fields() {
         "name": "v", "volume_id": 7, "size_bytes": 1u64 << 30, "served_bytes": 1u64 << 30,
         "limits": {"iops": null, "bytes_per_s": null, "burst_ms": 100}, "state": "ready", "health": "healthy", "leader": "1",
         "attached_to": null, "epoch": 2, "allocated_bytes": 12 << 20,
+        "shared_bytes": 4 << 20, "exclusive_bytes": 8 << 20, "snapshot_bytes": 1 << 20, "snapshots": 2,
         "replicas": [
             {"replica_id": 11, "node": "1", "disk_id": "disk-1", "created": true, "answering": true, "role": "leader",
              "term": 3, "committed": 100, "applied": 100, "last": 100, "lag": 0, "allocated_bytes": 12 << 20},

@@ -7,10 +7,8 @@ use anyhow::{Result, ensure};
 use cairn_tests::ledger::Ledger;
 use cairn_tests::load::{Load, Plan};
 use cairn_tests::nbd::Client;
-use cairn_tests::{Cluster, ClusterOptions, verify, wait};
+use cairn_tests::{Cluster, ClusterOptions, keys, verify, wait};
 use serde_json::Value;
-
-use crate::keys;
 
 const VOLUME: &str = "v";
 const BLOCKS: u64 = 8 << 10;

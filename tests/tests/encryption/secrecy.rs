@@ -8,9 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use cairn_tests::nbd::{Client, Command};
 use cairn_tests::net::Relay;
-use cairn_tests::{Cluster, ClusterOptions, wait};
-
-use crate::keys;
+use cairn_tests::{Cluster, ClusterOptions, keys, wait};
 
 const VOLUME_BYTES: u64 = 32 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -95,6 +95,7 @@ async fn keys_are_made_shown_rotated_and_erased() {
     let delete = api::DeleteVolumeRequest {
         name: "b".to_owned(),
         force: true,
+        snapshots: false,
     };
     bench.client(0).delete_volume(delete).await.unwrap();
     assert_eq!(

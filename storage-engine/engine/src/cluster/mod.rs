@@ -9,6 +9,7 @@ pub mod join;
 pub mod peers;
 pub mod reconcile;
 mod replace;
+mod snapshots;
 mod succeed;
 mod tell;
 mod watch;

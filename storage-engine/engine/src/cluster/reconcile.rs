@@ -15,7 +15,7 @@ use tonic::Request;
 
 use super::peers::PeerBook;
 use super::succeed::{self, Present};
-use super::{expand, init, replace, tell, watch};
+use super::{expand, init, replace, snapshots, tell, watch};
 use crate::control::{self, convert, route, survey};
 use crate::disks::ask;
 use crate::engine::Engine;
@@ -58,6 +58,7 @@ pub async fn run(engine: Arc<Engine>) {
         bring_in_line(&engine),
         watch::run::<replace::Driver>(Arc::clone(&engine)),
         watch::run::<expand::Driver>(Arc::clone(&engine)),
+        watch::run::<snapshots::Driver>(Arc::clone(&engine)),
         watch::run::<tell::Teller>(Arc::clone(&engine))
     );
 }

@@ -293,6 +293,7 @@ async fn three_engines_become_a_cluster_and_make_and_delete_a_volume() {
     let request = api::DeleteVolumeRequest {
         name: "v".to_owned(),
         force: false,
+        snapshots: false,
     };
     bench.client(2).delete_volume(request.clone()).await.unwrap();
     assert_eq!(bench.volume(1, "v").await.unwrap_err().code(), Code::NotFound);
@@ -508,6 +509,7 @@ async fn an_engine_outside_the_meta_group_makes_replicas_and_recovers_from_the_l
     let request = api::DeleteVolumeRequest {
         name: "two".to_owned(),
         force: false,
+        snapshots: false,
     };
     bench.client(3).delete_volume(request).await.unwrap();
     assert_eq!(bench.volume(0, "two").await.unwrap_err().code(), Code::NotFound);

@@ -4,6 +4,7 @@ use cairn_api::control as api;
 use cairn_api::ids::ReplicaId;
 use cairn_api::limits::{BURST_MS_DEFAULT, VolumeLimits};
 use cairn_core::event::{GroupStatus, Member, Role};
+use cairn_core::map::SnapshotSpace;
 use tonic::Status;
 
 use crate::meta::{Catalogue, DiskRecord, NodeRecord, Replacement, Step, VolumePhase, VolumeRecord, WrappedKey, codec};
@@ -220,6 +221,16 @@ fn role(status: &GroupStatus) -> &'static str {
     }
 }
 
+/// What a snapshot takes.
+pub fn snapshot_space(space: &SnapshotSpace) -> api::SnapshotSpace {
+    let bytes = |blocks: u64| blocks.saturating_mul(cairn_api::units::BLOCK_BYTES);
+    api::SnapshotSpace {
+        snapshot_id: space.id.get(),
+        kept_bytes: bytes(space.kept),
+        exclusive_bytes: bytes(space.exclusive),
+    }
+}
+
 /// A local replica's state.
 pub fn replica_status(status: &GroupStatus) -> api::ReplicaStatus {
     let bytes = |blocks: u64| blocks.saturating_mul(cairn_api::units::BLOCK_BYTES);
@@ -239,6 +250,7 @@ pub fn replica_status(status: &GroupStatus) -> api::ReplicaStatus {
         shared_bytes: bytes(status.space.shared),
         snapshot_bytes: bytes(status.space.snapshots + status.space.merging),
         snapshots: status.snapshots as u64,
+        snapshot_space: Vec::new(),
         leader_replica_id: status.leader.map_or(0, ReplicaId::get),
         members_revision: status.settled.get(),
         size_bytes: status.size_blocks.saturating_mul(cairn_api::units::BLOCK_BYTES),

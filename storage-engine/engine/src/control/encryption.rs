@@ -94,7 +94,7 @@ pub(super) async fn create_record(
 fn volume_of(outcome: &Outcome) -> Result<GroupId, Status> {
     match outcome {
         Outcome::Volume(group) => Ok(*group),
-        Outcome::Done => Err(Status::internal("a creation was done without a volume")),
+        Outcome::Done | Outcome::Snapshot(_) => Err(Status::internal("a creation was done without a volume")),
     }
 }
 

@@ -10,6 +10,7 @@ mod replacements;
 pub mod route;
 mod scrub;
 mod settings;
+pub mod snapshots;
 pub mod survey;
 mod volumes;
 
@@ -142,6 +143,44 @@ impl Control for ControlService {
         encryption::status(&self.engine).await.map(Response::new)
     }
 
+    async fn create_snapshot(&self, request: Request<api::CreateSnapshotRequest>) -> Reply<api::Snapshot> {
+        let local = |engine: &Arc<Engine>, request| -> route::Call<'static, api::Snapshot> {
+            let engine = Arc::clone(engine);
+            Box::pin(async move { snapshots::create(&engine, request).await })
+        };
+        let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::Snapshot>> {
+            Box::pin(async move { client.create_snapshot(request).await })
+        };
+        route::on_leader(&self.engine, request, local, remote).await
+    }
+
+    async fn list_snapshots(&self, request: Request<api::ListSnapshotsRequest>) -> Reply<api::ListSnapshotsReply> {
+        let snapshots = snapshots::list(&self.engine, &request.get_ref().volume).await?;
+        Ok(Response::new(api::ListSnapshotsReply { snapshots }))
+    }
+
+    async fn get_snapshot(&self, request: Request<api::GetSnapshotRequest>) -> Reply<api::Snapshot> {
+        snapshots::get(&self.engine, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn delete_snapshot(&self, request: Request<api::DeleteSnapshotRequest>) -> Reply<api::DeleteSnapshotReply> {
+        let local = |engine: &Arc<Engine>, request| -> route::Call<'static, api::DeleteSnapshotReply> {
+            let engine = Arc::clone(engine);
+            Box::pin(async move {
+                snapshots::delete(&engine, request).await?;
+                Ok(api::DeleteSnapshotReply {})
+            })
+        };
+        let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::DeleteSnapshotReply>> {
+            Box::pin(async move { client.delete_snapshot(request).await })
+        };
+        route::on_leader(&self.engine, request, local, remote).await
+    }
+
+    async fn report_snapshot(&self, request: Request<api::ReportSnapshotRequest>) -> Reply<api::ReportSnapshotReply> {
+        snapshots::report(&self.engine, request).await
+    }
+
     async fn replace_disk(&self, request: Request<api::ReplaceDiskRequest>) -> Reply<api::Replacement> {
         let local = |engine: &Arc<Engine>, request| -> route::Call<'static, api::Replacement> {
             let engine = Arc::clone(engine);
@@ -171,7 +210,8 @@ impl Control for ControlService {
         &self,
         request: Request<api::ListLocalReplicasRequest>,
     ) -> Reply<api::ListLocalReplicasReply> {
-        let replicas = survey::local_replicas(&self.engine, request.get_ref().volume_id).await;
+        let request = request.get_ref();
+        let replicas = survey::local_replicas(&self.engine, request.volume_id, request.with_snapshots).await;
         Ok(Response::new(api::ListLocalReplicasReply { replicas }))
     }
 

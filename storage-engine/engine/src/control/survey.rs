@@ -49,7 +49,7 @@ pub async fn local_groups(engine: &Engine) -> Vec<(cairn_api::ids::DiskId, Group
 }
 
 /// This engine's replicas for the control API; `volume_id` 0 asks for those of all volumes.
-pub async fn local_replicas(engine: &Engine, volume_id: u64) -> Vec<api::LocalReplica> {
+pub async fn local_replicas(engine: &Engine, volume_id: u64, with_snapshots: bool) -> Vec<api::LocalReplica> {
     let wanted = |group: GroupId| match volume_id {
         0 => group != GroupId::META,
         volume_id => group.get() == volume_id,
@@ -65,8 +65,33 @@ pub async fn local_replicas(engine: &Engine, volume_id: u64) -> Vec<api::LocalRe
             status: Some(convert::replica_status(&status)),
         })
         .collect();
+    if with_snapshots {
+        for replica in &mut replicas {
+            let spaces = snapshot_space(engine, replica).await;
+            if let Some(status) = &mut replica.status {
+                status.snapshot_space = spaces;
+            }
+        }
+    }
     replicas.extend(damaged(engine, &replicas, wanted));
     replicas
+}
+
+/// What each snapshot takes, where the replica leads.
+async fn snapshot_space(engine: &Engine, replica: &api::LocalReplica) -> Vec<api::SnapshotSpace> {
+    let leads = replica.status.as_ref().is_some_and(|status| status.role == "leader");
+    let thread = replica
+        .disk_id
+        .parse()
+        .ok()
+        .and_then(|disk| engine.disks.thread_of(disk));
+    let Some(thread) = thread.filter(|_| leads) else {
+        return Vec::new();
+    };
+    match ask(&thread, Command::Snapshots(GroupId(replica.volume_id)), PATIENCE).await {
+        Ok(CommandReply::Snapshots(found)) => found.iter().map(convert::snapshot_space).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Replicas that were made here once and are not on their disk.
@@ -99,7 +124,18 @@ pub async fn survey(engine: &Arc<Engine>, catalogue: &Catalogue, volume: Option<
             joining || volume.replicas.iter().any(|replica| replica.node == node)
         })
     };
-    ask_engines(engine, catalogue, volume.map_or(0, |volume| volume.group.get()), holds).await
+    let volume_id = volume.map_or(0, |volume| volume.group.get());
+    ask_engines(engine, catalogue, (volume_id, false), holds).await
+}
+
+/// As [`survey`], with what each snapshot takes.
+pub async fn survey_with_snapshots(
+    engine: &Arc<Engine>,
+    catalogue: &Catalogue,
+    volume: Option<&VolumeRecord>,
+) -> Survey {
+    let volume_id = volume.map_or(0, |volume| volume.group.get());
+    ask_engines(engine, catalogue, (volume_id, true), |_| true).await
 }
 
 /// Asks these nodes for their replicas of one group, which may be the meta group.
@@ -109,13 +145,13 @@ pub async fn survey_group(
     group: GroupId,
     nodes: &BTreeSet<NodeId>,
 ) -> Survey {
-    ask_engines(engine, catalogue, group.get(), |node| nodes.contains(&node)).await
+    ask_engines(engine, catalogue, (group.get(), false), |node| nodes.contains(&node)).await
 }
 
 async fn ask_engines(
     engine: &Arc<Engine>,
     catalogue: &Catalogue,
-    volume_id: u64,
+    (volume_id, with_snapshots): (u64, bool),
     holds: impl Fn(NodeId) -> bool,
 ) -> Survey {
     let mut asked = Vec::new();
@@ -124,7 +160,7 @@ async fn ask_engines(
         let (id, address) = (node.id, node.control_address.clone());
         asked.push((
             id,
-            tokio::spawn(async move { ask_engine(&engine, id, &address, volume_id).await }),
+            tokio::spawn(async move { ask_engine(&engine, id, &address, (volume_id, with_snapshots)).await }),
         ));
     }
     let mut survey = Survey::default();
@@ -149,13 +185,16 @@ async fn ask_engine(
     engine: &Arc<Engine>,
     node: NodeId,
     address: &str,
-    volume_id: u64,
+    (volume_id, with_snapshots): (u64, bool),
 ) -> Result<Vec<api::LocalReplica>, Status> {
     if node == engine.node() {
-        return Ok(local_replicas(engine, volume_id).await);
+        return Ok(local_replicas(engine, volume_id, with_snapshots).await);
     }
     let mut client = engine.channels.client(address)?;
-    let request = api::ListLocalReplicasRequest { volume_id };
+    let request = api::ListLocalReplicasRequest {
+        volume_id,
+        with_snapshots,
+    };
     match tokio::time::timeout(PATIENCE, client.list_local_replicas(request)).await {
         Ok(reply) => reply.map(Response::into_inner).map(|reply| reply.replicas),
         Err(_) => Err(Status::deadline_exceeded("no answer in time")),

@@ -144,7 +144,10 @@ pub(super) async fn delete(engine: &Arc<Engine>, request: api::DeleteVolumeReque
         }
         engine
             .meta
-            .execute(&Command::DeleteVolume { group: volume.group })
+            .execute(&Command::DeleteVolume {
+                group: volume.group,
+                snapshots: request.snapshots,
+            })
             .await?;
         engine.wake.notify_one();
     }

@@ -20,12 +20,14 @@ use super::RateLimit;
 use crate::config::TlsConfig;
 use crate::control::{encryption, route};
 use crate::engine::Engine;
-use crate::meta::{Catalogue, VolumeRecord};
+use crate::meta::{Catalogue, SnapshotPhase, SnapshotRecord, VolumeRecord};
 
 /// How long a negotiation may take in all: a client that only looks around ends it by itself.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes received at once during negotiation.
 const RECEIVE_BYTES: usize = 64 << 10;
+/// Between a volume's name and a snapshot's in the name of an export. Neither has one.
+const SNAPSHOT_MARK: char = '@';
 
 /// Why NBD cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -217,14 +219,14 @@ async fn serve_one<S: AsyncRead + AsyncWrite + Unpin>(
             _ => Ok(()),
         };
     };
-    let (volume, cipher) = lookups
+    let LookedUp { volume, cipher, .. } = lookups
         .last
-        .filter(|(volume, _)| volume.name == info.name)
+        .filter(|looked_up| looked_up.export == info.name)
         .ok_or_else(|| format!("export '{}' was entered without having been looked up", info.name))?;
     let disk = engine.disk_for(&volume).ok_or("no disk of this engine serves")?;
     let thread = engine.disks.thread_of(disk).ok_or("the disk's thread has just ended")?;
     let socket = hand_over(stream).map_err(|error| error.to_string())?;
-    tracing::info!(remote, volume = volume.name, %disk, tls = session.is_encrypted(), "an NBD client");
+    tracing::info!(remote, export = info.name, %disk, tls = session.is_encrypted(), "an NBD client");
     let opening = Opening {
         info,
         spec: volume.present_spec(),
@@ -280,11 +282,20 @@ async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// An export that a client asked about.
+struct LookedUp {
+    /// The name that it was asked for by: the volume's, or `VOLUME@SNAPSHOT`.
+    export: String,
+    volume: VolumeRecord,
+    /// What the volume is encrypted with; a snapshot keeps its volume's key.
+    cipher: Option<Arc<VolumeCipher>>,
+}
+
 /// Answers a negotiation's questions from the catalogue.
 struct Lookups<'a> {
     engine: &'a Arc<Engine>,
-    /// The volume that was looked up last, with what it is encrypted with: the one that is entered, if one is.
-    last: Option<(VolumeRecord, Option<Arc<VolumeCipher>>)>,
+    /// What was looked up last: the export that is entered, if one is.
+    last: Option<LookedUp>,
 }
 
 impl Lookups<'_> {
@@ -293,12 +304,20 @@ impl Lookups<'_> {
             return Vec::new();
         };
         let volumes = catalogue.volumes.values().filter(|volume| !volume.deleting);
-        volumes
-            .map(|volume| ListedExport {
+        let mut exports = Vec::new();
+        for volume in volumes {
+            exports.push(ListedExport {
                 name: volume.name.clone(),
                 description: describe(volume),
-            })
-            .collect()
+            });
+            let snapshots = catalogue.snapshots_of(volume.group);
+            let ready = snapshots.filter(|snapshot| snapshot.phase == SnapshotPhase::Ready);
+            exports.extend(ready.map(|snapshot| ListedExport {
+                name: format!("{}{SNAPSHOT_MARK}{}", volume.name, snapshot.name),
+                description: describe_snapshot(snapshot),
+            }));
+        }
+        exports
     }
 
     async fn lookup(&mut self, name: &str) -> Result<DeviceInfo, LookupRefusal> {
@@ -312,21 +331,44 @@ impl Lookups<'_> {
         let catalogue = route::catalogue_soon(self.engine)
             .await
             .map_err(|status| LookupRefusal::Refused(status.message().to_owned()))?;
-        let volume = catalogue.volume_by_name(name).ok_or(LookupRefusal::Unknown)?;
+        let (volume, of) = name
+            .split_once(SNAPSHOT_MARK)
+            .map_or((name, None), |(volume, snapshot)| (volume, Some(snapshot)));
+        let volume = catalogue.volume_by_name(volume).ok_or(LookupRefusal::Unknown)?;
         if volume.deleting {
-            return Err(LookupRefusal::Refused(format!("volume '{name}' is being deleted")));
+            return Err(LookupRefusal::Refused(format!(
+                "volume '{}' is being deleted",
+                volume.name
+            )));
         }
+        let snapshot = match of {
+            Some(of) => Some(find_snapshot(&catalogue, volume, of)?),
+            None => None,
+        };
         if self.engine.disk_for(volume).is_none() {
             return Err(LookupRefusal::Refused("no disk of this engine serves now".to_owned()));
         }
         let cipher = cipher_of(self.engine, &catalogue, volume).await?;
-        self.last = Some((volume.clone(), cipher));
-        Ok(DeviceInfo {
-            name: volume.name.clone(),
-            description: describe(volume),
-            size_bytes: volume.size_bytes,
-            read_only: false,
-            snapshot: None,
+        self.last = Some(LookedUp {
+            export: name.to_owned(),
+            volume: volume.clone(),
+            cipher,
+        });
+        Ok(match snapshot {
+            Some(snapshot) => DeviceInfo {
+                name: name.to_owned(),
+                description: describe_snapshot(snapshot),
+                size_bytes: snapshot.size_bytes,
+                read_only: true,
+                snapshot: Some(snapshot.id),
+            },
+            None => DeviceInfo {
+                name: volume.name.clone(),
+                description: describe(volume),
+                size_bytes: volume.size_bytes,
+                read_only: false,
+                snapshot: None,
+            },
         })
     }
 }
@@ -348,6 +390,30 @@ async fn cipher_of(
             Err(refuse(error.to_string()))
         }
     }
+}
+
+/// A snapshot that can be read.
+fn find_snapshot<'a>(
+    catalogue: &'a Catalogue,
+    volume: &VolumeRecord,
+    name: &str,
+) -> Result<&'a SnapshotRecord, LookupRefusal> {
+    let snapshot = catalogue
+        .snapshot_by_name(volume.group, name)
+        .ok_or(LookupRefusal::Unknown)?;
+    let refuse = |how: &str| {
+        let words = format!("snapshot '{name}' of volume '{}' is {how}", volume.name);
+        Err(LookupRefusal::Refused(words))
+    };
+    match snapshot.phase {
+        SnapshotPhase::Ready => Ok(snapshot),
+        SnapshotPhase::Creating => refuse("not made yet"),
+        SnapshotPhase::Deleting => refuse("being deleted"),
+    }
+}
+
+fn describe_snapshot(snapshot: &SnapshotRecord) -> String {
+    format!("snapshot, read-only, {}", ByteSize(snapshot.size_bytes))
 }
 
 fn describe(volume: &VolumeRecord) -> String {

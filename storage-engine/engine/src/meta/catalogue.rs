@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId};
 use cairn_api::limits::VolumeLimits;
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::event::{Command, GroupSpec, Member};
 
 use super::encryption::WrappedKey;
+use super::snapshot::SnapshotRecord;
 use super::succession::{Replacement, Succession, Swap};
 
 /// The state of the meta group's state machine.
@@ -23,6 +24,8 @@ pub struct Catalogue {
     pub volumes: BTreeMap<GroupId, VolumeRecord>,
     /// Every disk that is or was replaced, by its id.
     pub replacements: BTreeMap<DiskId, Replacement>,
+    /// The snapshots of each volume, by number.
+    pub snapshots: BTreeMap<(GroupId, SnapshotId), SnapshotRecord>,
 }
 
 /// The cluster's own record.
@@ -40,6 +43,8 @@ pub struct Cluster {
     pub next_group: GroupId,
     /// The number the next replica gets.
     pub next_replica: ReplicaId,
+    /// The number the next snapshot gets.
+    pub next_snapshot: SnapshotId,
 }
 
 /// An engine.

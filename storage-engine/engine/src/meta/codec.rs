@@ -3,7 +3,7 @@
 //! Decoding checks what types alone do not say (ids of 16 bytes, a kind that is set); whether a command makes sense is for
 //! [`super::decide`] to say.
 
-use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId};
 use cairn_api::limits::VolumeLimits;
 use cairn_core::event::Member;
 use prost::Message;
@@ -12,7 +12,7 @@ use super::catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord
 use super::decide::{Command, LimitChange};
 use super::encryption::{PlannedEncryption, ServiceKind, WrappedKey};
 use super::succession::{Replacement, Step, Succession, Swap};
-use super::wire;
+use super::{snapshot_codec, wire};
 
 /// The longest encoded command in bytes, as the log takes it.
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
@@ -74,7 +74,7 @@ fn command_to_wire(command: Command) -> wire::command::Kind {
             cluster: id.to_bytes().to_vec(),
             name,
             nodes: nodes.into_iter().map(node_to_wire).collect(),
-            members: members.iter().map(member_to_wire).collect(),
+            members: members_to_wire(&members),
         }),
         Command::RegisterNode(node) => Kind::RegisterNode(wire::RegisterNode {
             node: Some(node_to_wire(node)),
@@ -111,11 +111,12 @@ fn command_to_wire(command: Command) -> wire::command::Kind {
             group: group.get(),
             size_bytes,
         }),
-        Command::DeleteVolume { group } => Kind::DeleteVolume(wire::DeleteVolume { group: group.get() }),
-        Command::ReplaceDisk { old, new } => Kind::ReplaceDisk(wire::ReplaceDisk {
-            old: old.to_bytes().to_vec(),
-            new: new.to_bytes().to_vec(),
+        Command::DeleteVolume { group, snapshots } => Kind::DeleteVolume(wire::DeleteVolume {
+            group: group.get(),
+            snapshots,
         }),
+        Command::Snapshot(command) => snapshot_codec::command_to_wire(command),
+        Command::ReplaceDisk { old, new } => Kind::ReplaceDisk(replace_to_wire(old, new)),
         Command::AdvanceSwap {
             group,
             joining,
@@ -180,7 +181,11 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
         },
         Kind::DeleteVolume(delete) => Command::DeleteVolume {
             group: GroupId(delete.group),
+            snapshots: delete.snapshots,
         },
+        Kind::CreateSnapshot(create) => Command::Snapshot(create.into()),
+        Kind::ReportSnapshot(report) => Command::Snapshot(report.into()),
+        Kind::DeleteSnapshot(delete) => Command::Snapshot(delete.into()),
         Kind::ReplaceDisk(replace) => Command::ReplaceDisk {
             old: disk_id(&replace.old)?,
             new: disk_id(&replace.new)?,
@@ -257,6 +262,13 @@ fn place_to_wire((node, disk): (NodeId, DiskId)) -> wire::Place {
     wire::Place {
         node: node.to_bytes().to_vec(),
         disk: disk.to_bytes().to_vec(),
+    }
+}
+
+fn replace_to_wire(old: DiskId, new: DiskId) -> wire::ReplaceDisk {
+    wire::ReplaceDisk {
+        old: old.to_bytes().to_vec(),
+        new: new.to_bytes().to_vec(),
     }
 }
 
@@ -460,6 +472,7 @@ fn cluster_to_wire(cluster: &Cluster) -> wire::Cluster {
         members: cluster.members.iter().map(member_to_wire).collect(),
         next_group: cluster.next_group.get(),
         next_replica: cluster.next_replica.get(),
+        next_snapshot: cluster.next_snapshot.get(),
         succession: succession_to_wire(&cluster.succession),
     }
 }
@@ -471,6 +484,7 @@ fn cluster_from_wire(cluster: wire::Cluster) -> Result<Cluster, CodecError> {
         members: cluster.members.iter().map(member_from_wire).collect::<Result<_, _>>()?,
         next_group: GroupId(cluster.next_group),
         next_replica: ReplicaId(cluster.next_replica),
+        next_snapshot: SnapshotId(cluster.next_snapshot),
         succession: succession_from_wire(cluster.succession)?,
     })
 }
@@ -525,6 +539,7 @@ pub fn encode_catalogue(catalogue: &Catalogue) -> Vec<u8> {
         volumes: catalogue.volumes.values().cloned().map(volume_to_wire).collect(),
         applied: catalogue.applied.get(),
         replacements: catalogue.replacements.values().map(replacement_to_wire).collect(),
+        snapshots: catalogue.snapshots.values().map(snapshot_codec::to_wire).collect(),
     }
     .encode_to_vec()
 }
@@ -549,6 +564,10 @@ pub fn decode_catalogue(bytes: &[u8]) -> Result<Catalogue, CodecError> {
         replacements: collect(message.replacements, |replacement| replacement_from_wire(&replacement))?
             .into_iter()
             .map(|replacement| (replacement.old, replacement))
+            .collect(),
+        snapshots: collect(message.snapshots, snapshot_codec::from_wire)?
+            .into_iter()
+            .map(|snapshot| ((snapshot.group, snapshot.id), snapshot))
             .collect(),
     })
 }

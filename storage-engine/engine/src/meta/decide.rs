@@ -3,7 +3,7 @@
 //! It is asked twice: before proposing, so that a hopeless request costs no log entry, and when the entry is applied, where its
 //! answer counts. Applying is deterministic: it reads nothing but the catalogue and the command.
 
-use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId};
 use cairn_api::limits::{LimitError, VolumeLimits};
 use cairn_api::units::{BLOCK_BYTES, ByteSize};
 use cairn_core::event::Member;
@@ -12,6 +12,7 @@ use super::catalogue::{Catalogue, Cluster, NodeRecord, ReplicaRecord, VolumeReco
 use super::encryption::{self, PlannedEncryption, Wanted, WrappedKey};
 use super::replace;
 use super::settings;
+use super::snapshot::{self, SnapshotCommand, SnapshotRecord};
 use super::succession::{Replacement, Step, Succession};
 
 /// The longest volume name in bytes: it becomes an NBD export name and, later, a Kubernetes object's name.
@@ -90,7 +91,11 @@ pub enum Command {
     DeleteVolume {
         /// The volume.
         group: GroupId,
+        /// Its snapshots, too; without, a volume that has some is kept.
+        snapshots: bool,
     },
+    /// Something of snapshots.
+    Snapshot(SnapshotCommand),
     /// Gives a disk up for another one: every replica on it is to be succeeded by one on the other.
     ReplaceDisk {
         /// The disk that is given up.
@@ -129,6 +134,8 @@ pub enum Outcome {
     Done,
     /// The volume of that number stands in the catalogue.
     Volume(GroupId),
+    /// The snapshot of that number stands in the catalogue.
+    Snapshot(SnapshotId),
 }
 
 /// Why the catalogue refuses a command.
@@ -164,12 +171,16 @@ pub enum Change {
     Node(NodeRecord),
     /// A volume's record.
     Volume(VolumeRecord),
-    /// A volume is forgotten.
+    /// A volume is forgotten, and its snapshots with it.
     Forget(GroupId),
     /// A disk's replacement.
     Replacement(Replacement),
     /// A node is forgotten.
     ForgetNode(NodeId),
+    /// A snapshot's record.
+    Snapshot(SnapshotRecord),
+    /// A snapshot is forgotten.
+    ForgetSnapshot(GroupId, SnapshotId),
 }
 
 /// What a command achieves, with the changes it makes.
@@ -208,7 +219,13 @@ pub fn decide(catalogue: &Catalogue, command: &Command) -> Decision {
         } => report(catalogue, *group, *replica, *dropped),
         Command::LimitVolume { group, change } => settings::limit(catalogue, *group, change),
         Command::ResizeVolume { group, size_bytes } => settings::resize(catalogue, *group, *size_bytes),
-        Command::DeleteVolume { group } => replace::delete(catalogue, *group),
+        Command::DeleteVolume { group, snapshots } => {
+            if !snapshots {
+                snapshot::refuse_volume_with_snapshots(catalogue, *group)?;
+            }
+            replace::delete(catalogue, *group)
+        }
+        Command::Snapshot(command) => snapshot::decide(catalogue, command),
         Command::ReplaceDisk { old, new } => replace::replace(catalogue, *old, *new),
         Command::AdvanceSwap {
             group,
@@ -232,12 +249,21 @@ pub fn carry_out(catalogue: &mut Catalogue, index: LogIndex, changes: &[Change])
             }
             Change::Forget(group) => {
                 catalogue.volumes.remove(group);
+                catalogue.snapshots.retain(|(of, _), _| of != group);
             }
             Change::Replacement(replacement) => {
                 catalogue.replacements.insert(replacement.old, *replacement);
             }
             Change::ForgetNode(node) => {
                 catalogue.nodes.remove(node);
+            }
+            Change::Snapshot(snapshot) => {
+                catalogue
+                    .snapshots
+                    .insert((snapshot.group, snapshot.id), snapshot.clone());
+            }
+            Change::ForgetSnapshot(group, snapshot) => {
+                catalogue.snapshots.remove(&(*group, *snapshot));
             }
         }
     }
@@ -278,6 +304,7 @@ fn found(catalogue: &Catalogue, id: ClusterId, name: &str, nodes: &[NodeRecord],
         succession: Succession::default(),
         next_group: GroupId::FIRST_VOLUME,
         next_replica,
+        next_snapshot: SnapshotId(1),
     }));
     for node in nodes {
         check_node(catalogue, node)?;

@@ -126,7 +126,11 @@ fn deleting_erases_the_key_before_any_replica_is_dropped() {
         encoded.windows(wrapped.len()).any(|window| window == wrapped)
     };
     assert!(has_key(&catalogue));
-    run(&mut catalogue, &Command::DeleteVolume { group: GroupId(2) }).unwrap();
+    let delete = Command::DeleteVolume {
+        group: GroupId(2),
+        snapshots: false,
+    };
+    run(&mut catalogue, &delete).unwrap();
     let key = volume(&catalogue).encryption.clone().unwrap();
     assert!(key.is_erased());
     assert!(!has_key(&catalogue));

@@ -1,8 +1,9 @@
 //! The meta group: the catalogue of the cluster, replicated by the same Raft as every volume.
 //!
 //! [`catalogue`] is the state, [`decide`] what a command does to it (pure), [`store`] its durable form in sled, [`codec`] its bytes,
-//! [`settings`] the commands that change a volume that is there, [`placement`] the choice of disks, [`succession`] how replicas
-//! are succeeded by others, [`replace`] the commands for that, [`encryption`] the keys of volumes,
+//! [`settings`] the commands that change a volume that is there, [`snapshot`] those for snapshots, [`placement`] the choice of
+//! disks, [`succession`] how replicas are succeeded by others, [`replace`] the commands for that, [`encryption`] the keys of
+//! volumes,
 //! [`group`] the way a command takes from a proposer through the log to its verdict.
 
 pub mod catalogue;
@@ -13,6 +14,8 @@ pub mod group;
 pub mod placement;
 mod replace;
 mod settings;
+pub mod snapshot;
+mod snapshot_codec;
 pub mod store;
 pub mod succession;
 
@@ -32,11 +35,14 @@ pub mod wire {
 pub use catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumePhase, VolumeRecord};
 pub use decide::{Command, LimitChange, Outcome, Refusal};
 pub use encryption::{PlannedEncryption, ServiceKind, WrappedKey};
+pub use snapshot::{SnapshotCommand, SnapshotPhase, SnapshotRecord};
 pub use succession::{Replacement, Step, Succession, Swap};
 
 #[cfg(test)]
 mod encryption_tests;
 #[cfg(test)]
 mod replace_tests;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -259,7 +259,10 @@ fn a_volume_is_deleted_in_the_middle_of_a_replacement() {
     for is_deleted_first in [false, true] {
         let mut catalogue = sample(4);
         let group = add_volume(&mut catalogue, "one", 4096, &[1, 2, 3]);
-        let delete = Command::DeleteVolume { group };
+        let delete = Command::DeleteVolume {
+            group,
+            snapshots: false,
+        };
         if is_deleted_first {
             run(&mut catalogue, &delete).unwrap();
         }

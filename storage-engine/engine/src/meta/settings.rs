@@ -86,7 +86,11 @@ mod tests {
         let mut catalogue = sample(3);
         let group = add_volume(&mut catalogue, "v", 8192, &[1, 2, 3]);
         let gone = add_volume(&mut catalogue, "gone", 8192, &[1, 2, 3]);
-        run(&mut catalogue, &Command::DeleteVolume { group: gone }).unwrap();
+        let delete = Command::DeleteVolume {
+            group: gone,
+            snapshots: false,
+        };
+        run(&mut catalogue, &delete).unwrap();
         let mut refused = |group, size_bytes| {
             let command = Command::ResizeVolume { group, size_bytes };
             run(&mut catalogue, &command).unwrap_err().to_string()

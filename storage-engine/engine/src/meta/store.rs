@@ -7,11 +7,12 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use cairn_api::ids::{GroupId, LogIndex};
+use cairn_api::ids::{GroupId, LogIndex, SnapshotId};
 
 use super::catalogue::Catalogue;
 use super::codec::{self, CodecError};
 use super::decide::{self, Change, Outcome, Refusal};
+use super::snapshot_codec;
 
 /// The state machine's tree.
 const TREE_STATE: &str = "meta";
@@ -22,6 +23,7 @@ const KEY_CLUSTER: &[u8] = b"cluster";
 const PREFIX_NODE: u8 = b'n';
 const PREFIX_VOLUME: u8 = b'v';
 const PREFIX_REPLACEMENT: u8 = b'r';
+const PREFIX_SNAPSHOT: u8 = b's';
 /// sled's page cache in bytes: the catalogue is small and kept in memory besides.
 const CACHE_BYTES: u64 = 8 << 20;
 
@@ -147,6 +149,10 @@ impl Store {
                     let replacement = codec::decode_replacement(&value).map_err(|source| self.record_error(source))?;
                     catalogue.replacements.insert(replacement.old, replacement);
                 }
+                (Some(&PREFIX_SNAPSHOT), _) => {
+                    let snapshot = snapshot_codec::decode(&value).map_err(|source| self.record_error(source))?;
+                    catalogue.snapshots.insert((snapshot.group, snapshot.id), snapshot);
+                }
                 _ => return Err(self.record_error(CodecError::Field("a key"))),
             }
         }
@@ -173,7 +179,9 @@ impl Store {
         };
         let applied = Applied { request, verdict };
         let mut batch = sled::Batch::default();
-        changes.iter().for_each(|change| write(&mut batch, change));
+        changes
+            .iter()
+            .for_each(|change| write(&mut batch, &self.catalogue, change));
         batch.insert(KEY_APPLIED, &index.get().to_be_bytes());
         self.state
             .transaction(|tree| {
@@ -209,19 +217,34 @@ impl Store {
     }
 }
 
-fn write(batch: &mut sled::Batch, change: &Change) {
+fn write(batch: &mut sled::Batch, before: &Catalogue, change: &Change) {
     let volume_key = |group: GroupId| key(PREFIX_VOLUME, &group.get().to_be_bytes());
     match change {
         Change::Cluster(cluster) => batch.insert(KEY_CLUSTER, codec::encode_cluster(cluster)),
         Change::Node(node) => batch.insert(key(PREFIX_NODE, &node.id.to_bytes()), codec::encode_node(node)),
         Change::ForgetNode(node) => batch.remove(key(PREFIX_NODE, &node.to_bytes())),
         Change::Volume(volume) => batch.insert(volume_key(volume.group), codec::encode_volume(volume)),
-        Change::Forget(group) => batch.remove(volume_key(*group)),
+        Change::Forget(group) => {
+            batch.remove(volume_key(*group));
+            for snapshot in before.snapshots_of(*group) {
+                batch.remove(snapshot_key(*group, snapshot.id));
+            }
+        }
+        Change::Snapshot(snapshot) => batch.insert(
+            snapshot_key(snapshot.group, snapshot.id),
+            snapshot_codec::encode(snapshot),
+        ),
+        Change::ForgetSnapshot(group, snapshot) => batch.remove(snapshot_key(*group, *snapshot)),
         Change::Replacement(replacement) => batch.insert(
             key(PREFIX_REPLACEMENT, &replacement.old.to_bytes()),
             codec::encode_replacement(replacement),
         ),
     }
+}
+
+fn snapshot_key(group: GroupId, snapshot: SnapshotId) -> Vec<u8> {
+    let numbers = [group.get().to_be_bytes(), snapshot.get().to_be_bytes()];
+    key(PREFIX_SNAPSHOT, &numbers.concat())
 }
 
 fn key(prefix: u8, id: &[u8]) -> Vec<u8> {

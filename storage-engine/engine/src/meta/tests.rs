@@ -1,7 +1,7 @@
 //! Properties of the state machine: replay gives the same catalogue, applying twice changes nothing, the store equals the model.
 
 use bytes::Bytes;
-use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
+use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId};
 use cairn_api::limits::VolumeLimits;
 use cairn_core::event::Member;
 use proptest::prelude::*;
@@ -10,6 +10,7 @@ use super::catalogue::{Catalogue, DiskRecord, NodeRecord};
 use super::codec;
 use super::decide::{Command, LimitChange, Outcome, Refusal, carry_out, decide};
 use super::encryption::{PlannedEncryption, ServiceKind, WrappedKey};
+use super::snapshot::SnapshotCommand;
 use super::store::Store;
 use super::succession::Step;
 
@@ -81,7 +82,14 @@ pub(crate) fn add_volume(catalogue: &mut Catalogue, name: &str, size_bytes: u64,
     .unwrap()
     {
         Outcome::Volume(group) => group,
-        Outcome::Done => panic!("a created volume has a number"),
+        Outcome::Done | Outcome::Snapshot(_) => panic!("a created volume has a number"),
+    }
+}
+
+fn delete_volume(group: GroupId) -> Command {
+    Command::DeleteVolume {
+        group,
+        snapshots: false,
     }
 }
 
@@ -96,7 +104,7 @@ fn numbers_start_after_the_meta_members_and_are_never_reused() {
         .map(|replica| replica.id.get())
         .collect();
     assert_eq!(replicas, [4, 5, 6]);
-    run(&mut catalogue, &Command::DeleteVolume { group: first }).unwrap();
+    run(&mut catalogue, &delete_volume(first)).unwrap();
     for replica in replicas {
         let report = Command::ReportReplica {
             group: first,
@@ -151,7 +159,7 @@ fn hopeless_requests_are_refused_by_name() {
         (create("v", 4096, &[1, 2]), "replicas is '2'"),
         (create("v", 4096, &[1, 1, 2]), "never share a node"),
         (create("v", 4096, &[77]), "not in the catalogue"),
-        (Command::DeleteVolume { group: GroupId(9) }, "no volume 9"),
+        (delete_volume(GroupId(9)), "no volume 9"),
         (
             Command::RegisterNode(NodeRecord {
                 name: "n1".to_owned(),
@@ -231,6 +239,26 @@ fn open(path: &std::path::Path) -> Store {
     Store::open(path).unwrap()
 }
 
+fn snapshot_commands() -> impl Strategy<Value = Command> {
+    let name = prop::sample::select(vec!["s", "t", "Bad"]);
+    let snap = (2_u64..5, name, 0..9_u64).prop_map(|(group, name, created_unix_s)| SnapshotCommand::Create {
+        group: GroupId(group),
+        name: name.to_owned(),
+        created_unix_s,
+    });
+    let made = prop::option::of((1..9_u64, 1..9_u64).prop_map(|(index, size)| (LogIndex(index), size)));
+    let snapped = (2_u64..5, 1_u64..6, made).prop_map(|(group, snapshot, made)| SnapshotCommand::Report {
+        group: GroupId(group),
+        snapshot: SnapshotId(snapshot),
+        made,
+    });
+    let unsnap = (2_u64..5, 1_u64..6).prop_map(|(group, snapshot)| SnapshotCommand::Delete {
+        group: GroupId(group),
+        snapshot: SnapshotId(snapshot),
+    });
+    prop_oneof![3 => snap, 2 => snapped, 1 => unsnap].prop_map(Command::Snapshot)
+}
+
 fn commands() -> impl Strategy<Value = Vec<Command>> {
     let name = prop::sample::select(vec!["a", "b", "c", "Bad"]);
     let places = prop::collection::vec(1_u8..5, 1..4);
@@ -263,7 +291,10 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         replica: ReplicaId(replica),
         dropped,
     });
-    let delete = (2_u64..8).prop_map(|group| Command::DeleteVolume { group: GroupId(group) });
+    let delete = (2_u64..8, any::<bool>()).prop_map(|(group, snapshots)| Command::DeleteVolume {
+        group: GroupId(group),
+        snapshots,
+    });
     let resize = (2_u64..8, 0_u64..6).prop_map(|(group, blocks)| Command::ResizeVolume {
         group: GroupId(group),
         size_bytes: blocks * 4096,
@@ -282,7 +313,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     let register = (1_u8..6).prop_map(|number| Command::RegisterNode(record(number)));
     let any_command = prop_oneof![
         4 => create, 2 => rewrap, 4 => report, 2 => delete, 2 => swap, 5 => advance, 2 => register, 1 => Just(found(3)),
-        2 => resize, 2 => limit,
+        2 => resize, 2 => limit, 5 => snapshot_commands(),
     ];
     prop::collection::vec(any_command, 1..40)
 }

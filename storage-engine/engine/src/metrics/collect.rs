@@ -288,6 +288,11 @@ fn whole(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
             engine.meta.queue().len(),
         ),
         ("cairn_volumes", "Volumes in the catalogue", view.volumes.len() as u64),
+        (
+            "cairn_snapshots",
+            "Snapshots in the catalogue",
+            view.snapshots.len() as u64,
+        ),
     ] {
         gauge(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, value)?;
     }

@@ -4,21 +4,21 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::{Binaries, Cluster, ClusterOptions};
 use anyhow::Result;
-use cairn_tests::{Binaries, Cluster, ClusterOptions};
 
 /// Where a cluster keeps them.
-pub(crate) fn path(dir: &Path) -> PathBuf {
+pub fn path(dir: &Path) -> PathBuf {
     dir.join("master-keys")
 }
 
 /// The digits of a version of the key `main`.
-pub(crate) fn digits(version: u32) -> String {
+pub fn digits(version: u32) -> String {
     format!("{:02x}", 0xa0 + version).repeat(32)
 }
 
 /// Versions 1 to `last` of the key `main`.
-pub(crate) fn write(dir: &Path, last: u32) -> Result<()> {
+pub fn write(dir: &Path, last: u32) -> Result<()> {
     let line = |version| format!("main {version} {}\n", digits(version));
     let fresh = dir.join("master-keys.new");
     fs::write(&fresh, (1..=last).map(line).collect::<String>())?;
@@ -29,7 +29,7 @@ pub(crate) fn write(dir: &Path, last: u32) -> Result<()> {
 }
 
 /// Three engines with key service, configured further by `configure`, joined into a cluster.
-pub(crate) fn cluster(options: &ClusterOptions, configure: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<Cluster> {
+pub fn cluster(options: &ClusterOptions, configure: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<Cluster> {
     let mut cluster = Cluster::prepare(&Binaries::for_tests()?, options)?;
     let file = path(cluster.dir());
     write(cluster.dir(), 1)?;
@@ -42,7 +42,7 @@ pub(crate) fn cluster(options: &ClusterOptions, configure: impl FnOnce(&mut Clus
 }
 
 /// Creates an encrypted volume and waits until it can be used.
-pub(crate) fn create_encrypted(cluster: &Cluster, name: &str, bytes: u64) -> Result<()> {
+pub fn create_encrypted(cluster: &Cluster, name: &str, bytes: u64) -> Result<()> {
     let size = bytes.to_string();
     let args = ["volume", "create", name, "--size", &size, "--encrypted"];
     cluster.cairn().args(args).ok()?;

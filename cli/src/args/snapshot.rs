@@ -1,0 +1,71 @@
+//! `cairn snapshot …`.
+
+use clap::{Args, Subcommand};
+
+/// What can be done with snapshots.
+#[derive(Subcommand, Debug)]
+pub enum SnapshotCommand {
+    /// Make a snapshot of a volume and wait until it can be read
+    ///
+    /// Everything that was acknowledged before the command is in it; nothing that is written after it ends. It is as a crash
+    /// at that moment would have left the volume: freeze the filesystem on it first if that is not enough. Asking again for the
+    /// same snapshot succeeds.
+    #[command(after_help = "Examples:
+  cairn snapshot create data monday
+  nbdinfo nbd://127.0.0.1:10809/data@monday     a snapshot is an export of its own, read-only")]
+    Create(SnapshotCreateArgs),
+    /// List the snapshots of a volume, or of all volumes
+    #[command(after_help = "Examples:
+  cairn snapshot list
+  cairn snapshot list data -o json | jq -r '.snapshots[].name'")]
+    List(SnapshotListArgs),
+    /// Show one snapshot and what it takes
+    #[command(after_help = "Examples:
+  cairn snapshot show data monday
+  cairn snapshot show data monday -o json | jq .exclusive_bytes")]
+    Show(SnapshotArgs),
+    /// Delete a snapshot; what only it shows is freed
+    #[command(after_help = "Examples:
+  cairn snapshot delete data monday")]
+    Delete(SnapshotDeleteArgs),
+}
+
+/// A snapshot of a volume.
+#[derive(Args, Debug, Clone)]
+pub struct SnapshotArgs {
+    /// The volume
+    pub volume: String,
+    /// The snapshot
+    pub name: String,
+}
+
+/// Arguments of `cairn snapshot create`.
+#[derive(Args, Debug, Clone)]
+pub struct SnapshotCreateArgs {
+    /// The volume
+    pub volume: String,
+    /// What to call the snapshot: 1 to 253 of a-z, 0-9, '-', '.' and '_', unique among the volume's
+    pub name: String,
+    /// Return as soon as the cluster has accepted it
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Arguments of `cairn snapshot list`.
+#[derive(Args, Debug, Clone)]
+pub struct SnapshotListArgs {
+    /// Only those of this volume
+    pub volume: Option<String>,
+}
+
+/// Arguments of `cairn snapshot delete`.
+#[derive(Args, Debug, Clone)]
+pub struct SnapshotDeleteArgs {
+    /// The volume
+    pub volume: String,
+    /// The snapshot
+    pub name: String,
+    /// Return as soon as the cluster has accepted the deletion
+    #[arg(long)]
+    pub no_wait: bool,
+}

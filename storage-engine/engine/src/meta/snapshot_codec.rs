@@ -1,0 +1,104 @@
+//! The bytes of snapshots' records and commands.
+
+use cairn_api::ids::{GroupId, LogIndex, SnapshotId};
+use prost::Message;
+
+use super::codec::CodecError;
+use super::snapshot::{SnapshotCommand, SnapshotPhase, SnapshotRecord};
+use super::wire;
+
+pub(super) fn command_to_wire(command: SnapshotCommand) -> wire::command::Kind {
+    use wire::command::Kind;
+    match command {
+        SnapshotCommand::Create {
+            group,
+            name,
+            created_unix_s,
+        } => Kind::CreateSnapshot(wire::CreateSnapshot {
+            group: group.get(),
+            name,
+            created_unix_s,
+        }),
+        SnapshotCommand::Report { group, snapshot, made } => {
+            let (index, size_bytes) = made.unwrap_or_default();
+            Kind::ReportSnapshot(wire::ReportSnapshot {
+                group: group.get(),
+                snapshot: snapshot.get(),
+                deleted: made.is_none(),
+                index: index.get(),
+                size_bytes,
+            })
+        }
+        SnapshotCommand::Delete { group, snapshot } => Kind::DeleteSnapshot(wire::DeleteSnapshot {
+            group: group.get(),
+            snapshot: snapshot.get(),
+        }),
+    }
+}
+
+impl From<wire::CreateSnapshot> for SnapshotCommand {
+    fn from(create: wire::CreateSnapshot) -> Self {
+        Self::Create {
+            group: GroupId(create.group),
+            name: create.name,
+            created_unix_s: create.created_unix_s,
+        }
+    }
+}
+
+impl From<wire::ReportSnapshot> for SnapshotCommand {
+    fn from(report: wire::ReportSnapshot) -> Self {
+        Self::Report {
+            group: GroupId(report.group),
+            snapshot: SnapshotId(report.snapshot),
+            made: (!report.deleted).then_some((LogIndex(report.index), report.size_bytes)),
+        }
+    }
+}
+
+impl From<wire::DeleteSnapshot> for SnapshotCommand {
+    fn from(delete: wire::DeleteSnapshot) -> Self {
+        Self::Delete {
+            group: GroupId(delete.group),
+            snapshot: SnapshotId(delete.snapshot),
+        }
+    }
+}
+
+pub(super) fn to_wire(snapshot: &SnapshotRecord) -> wire::VolumeSnapshot {
+    wire::VolumeSnapshot {
+        group: snapshot.group.get(),
+        snapshot: snapshot.id.get(),
+        name: snapshot.name.clone(),
+        created_unix_s: snapshot.created_unix_s,
+        phase: snapshot.phase.code(),
+        index: snapshot.index.get(),
+        size_bytes: snapshot.size_bytes,
+    }
+}
+
+pub(super) fn from_wire(snapshot: wire::VolumeSnapshot) -> Result<SnapshotRecord, CodecError> {
+    Ok(SnapshotRecord {
+        group: GroupId(snapshot.group),
+        id: SnapshotId(snapshot.snapshot),
+        name: snapshot.name,
+        created_unix_s: snapshot.created_unix_s,
+        phase: SnapshotPhase::from_code(snapshot.phase).ok_or(CodecError::Field("phase"))?,
+        index: LogIndex(snapshot.index),
+        size_bytes: snapshot.size_bytes,
+    })
+}
+
+/// Encodes a snapshot's record.
+pub(super) fn encode(snapshot: &SnapshotRecord) -> Vec<u8> {
+    to_wire(snapshot).encode_to_vec()
+}
+
+/// Decodes a snapshot's record.
+pub(super) fn decode(bytes: &[u8]) -> Result<SnapshotRecord, CodecError> {
+    let message = wire::VolumeSnapshot::decode(bytes).map_err(|source| CodecError::Malformed {
+        what: "a snapshot's record",
+        source,
+    })?;
+    from_wire(message)
+}
