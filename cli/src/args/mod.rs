@@ -12,7 +12,9 @@ pub use cluster::{AddArgs, ClusterCommand, InitArgs};
 pub use dev::{BASE_PORT_DEFAULT, DISK_SIZE_DEFAULT, DevArgs, ENGINES_DEFAULT};
 pub use disk::{ClearArgs, DiskCommand, FormatArgs, ListArgs, ReplaceArgs, ScrubArgs};
 pub use key::{KeyCommand, RewrapArgs};
-pub use snapshot::{SnapshotArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs, SnapshotListArgs};
+pub use snapshot::{
+    SnapshotArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs, SnapshotDiffArgs, SnapshotListArgs,
+};
 pub use values::{parse_engine, parse_size, parse_timeout};
 pub use volume::{
     Ceiling, CreateArgs, DeleteArgs, DetachArgs, LimitArgs, LimitFlags, NameArgs, ResizeArgs, VolumeCommand,

@@ -24,6 +24,15 @@ pub enum SnapshotCommand {
   cairn snapshot show data monday
   cairn snapshot show data monday -o json | jq .exclusive_bytes")]
     Show(SnapshotArgs),
+    /// List the blocks that changed from one snapshot to a later one, or all that one snapshot holds
+    ///
+    /// Exact at 4 KiB, from the volume's map: no data is read. Reading these blocks of the later snapshot and putting them
+    /// over a copy of the earlier one gives a copy of the later one.
+    #[command(after_help = "Examples:
+  cairn snapshot diff data monday                   all that it holds: a full backup
+  cairn snapshot diff data monday tuesday           what changed: an incremental one
+  cairn snapshot diff data monday tuesday -o json | jq '.extents[] | select(.kind == \"data\")'")]
+    Diff(SnapshotDiffArgs),
     /// Delete a snapshot; what only it shows is freed
     #[command(after_help = "Examples:
   cairn snapshot delete data monday")]
@@ -56,6 +65,27 @@ pub struct SnapshotCreateArgs {
 pub struct SnapshotListArgs {
     /// Only those of this volume
     pub volume: Option<String>,
+}
+
+/// Arguments of `cairn snapshot diff`.
+#[derive(Args, Debug, Clone)]
+pub struct SnapshotDiffArgs {
+    /// The volume
+    pub volume: String,
+    /// The earlier snapshot; or the only one
+    pub first: String,
+    /// The later snapshot
+    pub second: Option<String>,
+}
+
+impl SnapshotDiffArgs {
+    /// The earlier snapshot, if one was given, and the later one.
+    pub fn from_and_to(&self) -> (Option<&str>, &str) {
+        match &self.second {
+            Some(second) => (Some(&self.first), second),
+            None => (None, &self.first),
+        }
+    }
 }
 
 /// Arguments of `cairn snapshot delete`.

@@ -87,6 +87,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Snapshot(SnapshotCommand::Create(args)) => snapshot::create(&context, args).await,
         Command::Snapshot(SnapshotCommand::List(args)) => snapshot::list(&context, args).await,
         Command::Snapshot(SnapshotCommand::Show(args)) => snapshot::show(&context, args).await,
+        Command::Snapshot(SnapshotCommand::Diff(args)) => snapshot::diff(&context, args).await,
         Command::Snapshot(SnapshotCommand::Delete(args)) => snapshot::delete(&context, args).await,
         Command::Cluster(ClusterCommand::Init(args)) => cluster::init(&context, &cli.global, args).await,
         Command::Cluster(ClusterCommand::Add(args)) => add::add(&context, args).await,

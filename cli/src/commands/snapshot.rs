@@ -1,15 +1,16 @@
 //! `cairn snapshot …`: asks for the change, then waits until it is true.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use cairn_api::control::{self, SnapshotState};
 use tonic::Response;
 
 use super::Context;
-use crate::args::{SnapshotArgs, SnapshotCreateArgs, SnapshotDeleteArgs, SnapshotListArgs};
+use crate::args::{SnapshotArgs, SnapshotCreateArgs, SnapshotDeleteArgs, SnapshotDiffArgs, SnapshotListArgs};
 use crate::error::{CliError, Kind};
 use crate::progress::Waiting;
-use crate::views::{SnapshotDeletedView, SnapshotListView, SnapshotView};
+use crate::views::{SnapshotDeletedView, SnapshotDiffView, SnapshotListView, SnapshotView};
 
 /// The pause between two looks at a snapshot that is being made or deleted.
 const POLL_PAUSE: Duration = Duration::from_millis(200);
@@ -85,6 +86,37 @@ pub(super) async fn list(context: &Context, args: &SnapshotListArgs) -> Result<(
     });
     let reply = listed.await.map_err(list_remedy)?;
     context.output.show(&SnapshotListView::new(&reply.snapshots))
+}
+
+/// `cairn snapshot diff`.
+pub(super) async fn diff(context: &Context, args: &SnapshotDiffArgs) -> Result<(), CliError> {
+    let (from, to) = args.from_and_to();
+    let what = match from {
+        Some(from) => format!(
+            "cannot tell what changed from snapshot '{from}' of volume '{}' to '{to}'",
+            args.volume
+        ),
+        None => format!("cannot tell what snapshot '{to}' of volume '{}' holds", args.volume),
+    };
+    let told: RefCell<Vec<control::DiffSnapshotsReply>> = RefCell::default();
+    let all = context.engines.call(&what, async |client| {
+        // What an engine told before it went silent is true: the next one goes on after it.
+        let first_byte = told.borrow().last().map_or(0, |part| part.next_byte);
+        let request = control::DiffSnapshotsRequest {
+            volume: args.volume.clone(),
+            from: from.unwrap_or_default().to_owned(),
+            to: to.to_owned(),
+            first_byte,
+        };
+        let mut parts = client.diff_snapshots(request).await?.into_inner();
+        while let Some(part) = parts.message().await? {
+            told.borrow_mut().push(part);
+        }
+        Ok(())
+    });
+    all.await.map_err(list_remedy)?;
+    let view = SnapshotDiffView::new(&args.volume, from, to, &told.into_inner());
+    context.output.show(&view)
 }
 
 /// `cairn snapshot delete`.

@@ -2,6 +2,7 @@
 //! meaning; new ones may appear), and which knows its table for people.
 
 mod cluster;
+mod diff;
 mod disk;
 mod done;
 mod export;
@@ -13,6 +14,7 @@ mod table;
 mod volume;
 
 pub use cluster::{AddedView, ClusterView, InitView, NodeView};
+pub use diff::{ChangedExtentView, SnapshotDiffView};
 pub use disk::{ClearedView, DiskListView, DiskView, FormattedView, GivenUpView, LocalDiskListView, LocalDiskView};
 pub use done::{DeletedView, DetachedView, DevEngineView, DevView};
 pub use export::{ExportListView, ExportView};

@@ -89,3 +89,32 @@ fn a_volume_with_snapshots_needs_a_word_more_to_be_deleted() {
     assert!(refused.stderr.contains("--snapshots"), "{refused:?}");
     cairn("volume delete data --snapshots").ok();
 }
+
+#[test]
+fn what_changed_is_a_table_or_rows_for_programs() {
+    let fake = with_volume();
+    let cairn = |line: &str| run(&format!("--engine {} {line}", fake.address));
+    cairn("snapshot create data monday").ok();
+    assert_eq!(
+        cairn("snapshot diff data monday").ok(),
+        "\
+\x20OFFSET  LENGTH  KIND
+      0  12 KiB  data
+1048576   4 KiB  zero
+"
+    );
+    let diff = cairn("-o json snapshot diff data monday").json();
+    let expected = json!({
+        "volume": "data", "from": null, "to": "monday", "size_bytes": 10_u64 << 30,
+        "extents": [
+            {"offset": 0, "length": 12288, "kind": "data"},
+            {"offset": 1 << 20, "length": 4096, "kind": "zero"},
+        ],
+    });
+    assert_eq!(diff, expected);
+    assert_eq!(
+        cairn("snapshot diff data sunday monday").ok(),
+        "Nothing changed from snapshot sunday to monday of volume data.\n"
+    );
+    assert_eq!(cairn("snapshot diff data sunday").code, 3);
+}

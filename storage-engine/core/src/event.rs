@@ -18,6 +18,7 @@ use crate::log::recovery::Rows;
 use crate::map::{HeadSpace, SnapshotSpace};
 use crate::membership::Membership;
 
+pub use crate::group::{ChangesPart, ChangesRequest};
 pub use cairn_format::member::{Member, MemberChange};
 
 /// Names a disk operation until its completion.
@@ -134,6 +135,8 @@ pub enum Command {
         /// Its number.
         snapshot: SnapshotId,
     },
+    /// What changed from one snapshot to a later one, on any replica that has both: the first part from a block on.
+    Changes(ChangesRequest),
     /// The snapshots of a local replica, and what they take.
     Snapshots(GroupId),
     /// Commit a command of an external state machine (the meta group). Replies when it is committed and has been
@@ -207,6 +210,8 @@ pub enum CommandReply {
     Groups(Vec<GroupStatus>),
     /// A volume's digest.
     Digest(u32),
+    /// What changed.
+    Changes(ChangesPart),
     /// The snapshots of a replica, oldest first.
     Snapshots(Vec<SnapshotSpace>),
     /// The scrubbing of the disk.

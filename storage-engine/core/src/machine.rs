@@ -821,6 +821,9 @@ impl Running {
             Command::DeleteSnapshot { group, snapshot } => {
                 self.for_group(id, group, |group, shared| group.delete_snapshot(shared, id, snapshot));
             }
+            Command::Changes(request) => self.for_group(id, request.group, |group, shared| {
+                shared.end_command(id, group.changes(request));
+            }),
             Command::Snapshots(group) => self.for_group(id, group, |group, shared| {
                 shared.end_command(id, Ok(CommandReply::Snapshots(group.map().snapshots().collect())));
             }),

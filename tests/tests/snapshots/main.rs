@@ -1,6 +1,7 @@
 //! Snapshots of real volumes on real engines, read over NBD, and what is made of them.
 #![forbid(unsafe_code)]
 
+mod backup;
 mod exports;
 
 use std::sync::OnceLock;

@@ -6,6 +6,7 @@
 
 mod apply;
 mod catch_up;
+mod changes;
 mod external;
 mod lease;
 mod members;
@@ -37,6 +38,7 @@ use crate::time::Timestamp;
 
 pub(crate) use apply::{Verdict, apply_header};
 pub(crate) use catch_up::{Staging, membership_of};
+pub use changes::{ChangesPart, ChangesRequest};
 pub(crate) use request::STATUS_BLOCKS_MAX;
 pub use snapshot::SNAPSHOTS_MAX;
 pub(crate) use storage::{BASE, GroupLog, Location, LogEntry};

@@ -79,6 +79,37 @@ impl<'a> View<'a> {
         })
     }
 
+    /// As [`Self::changed_since`] from `lba` to the end of the volume, but no more than so many leaves are looked at and rows
+    /// given; then where to go on, if there is more. Parts may cut a row.
+    ///
+    /// # Panics
+    /// If `lba` is beyond the volume, or nothing may be looked at.
+    pub fn changes_from(
+        self,
+        from: Option<View<'a>>,
+        lba: Lba,
+        leaves_max: usize,
+        rows_max: usize,
+    ) -> (Vec<Change>, Option<Lba>) {
+        assert!(leaves_max > 0 && rows_max > 0, "a look at nothing would not get on");
+        let size = self.size_blocks();
+        assert!(lba.0 <= size, "{lba} is beyond a volume of {size} blocks");
+        let earliest = from.map_or(self.at, |from| from.at);
+        let mut leaves = self.map().leaf_numbers(earliest, leaves_of(&(lba.0..size)));
+        let end = leaves.nth(leaves_max).map_or(size, |number| number * LEAF_SLOTS);
+        let mut rows = Vec::new();
+        if lba.0 == size {
+            return (rows, None);
+        }
+        for row in self.changed_since(from, lba, end - lba.0) {
+            if rows.len() == rows_max {
+                return (rows, Some(row.lba));
+            }
+            rows.push(row);
+        }
+        (rows, (end < size).then_some(Lba(end)))
+    }
+
     /// Whether this is an earlier time of the same map than `other`, or the same one.
     pub const fn is_by(&self, other: &Self) -> bool {
         self.at <= other.at

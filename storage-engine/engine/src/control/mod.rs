@@ -4,6 +4,7 @@
 pub mod channels;
 mod cluster;
 pub mod convert;
+mod diff;
 pub mod encryption;
 mod node;
 mod replacements;
@@ -175,6 +176,12 @@ impl Control for ControlService {
             Box::pin(async move { client.delete_snapshot(request).await })
         };
         route::on_leader(&self.engine, request, local, remote).await
+    }
+
+    type DiffSnapshotsStream = diff::DiffStream;
+
+    async fn diff_snapshots(&self, request: Request<api::DiffSnapshotsRequest>) -> Reply<diff::DiffStream> {
+        diff::diff(&self.engine, request).await
     }
 
     async fn report_snapshot(&self, request: Request<api::ReportSnapshotRequest>) -> Reply<api::ReportSnapshotReply> {

@@ -21,7 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two looks: making a snapshot takes two commits.
 const PAUSE: Duration = Duration::from_millis(10);
 
-fn find<'a>(catalogue: &'a Catalogue, volume: &VolumeRecord, name: &str) -> Result<&'a SnapshotRecord, Status> {
+pub(super) fn find<'a>(
+    catalogue: &'a Catalogue,
+    volume: &VolumeRecord,
+    name: &str,
+) -> Result<&'a SnapshotRecord, Status> {
     catalogue
         .snapshot_by_name(volume.group, name)
         .ok_or_else(|| Status::not_found(format!("there is no snapshot '{name}' of volume '{}'", volume.name)))

@@ -53,7 +53,7 @@ pub(super) fn found(nodes: u8) -> Command {
     }
 }
 
-pub(super) fn run(catalogue: &mut Catalogue, command: &Command) -> Result<Outcome, Refusal> {
+pub(crate) fn run(catalogue: &mut Catalogue, command: &Command) -> Result<Outcome, Refusal> {
     let (outcome, changes) = decide(catalogue, command)?;
     let index = catalogue.applied.next();
     carry_out(catalogue, index, &changes);

@@ -291,12 +291,35 @@ impl Pair {
             let expected = difference(&nothing, now);
             let found: Vec<Change> = to.changed_since(None, Lba(0), VOLUME_BLOCKS).collect();
             assert_eq!(found, expected);
+            assert_eq!(in_steps(*to, None), cells_of(&expected), "in steps");
             for (from, before) in &times[..=i] {
                 let expected = difference(before, now);
                 let found: Vec<Change> = to.changed_since(Some(*from), Lba(0), VOLUME_BLOCKS).collect();
                 assert_eq!(found, expected);
+                assert_eq!(in_steps(*to, Some(*from)), cells_of(&expected), "in steps");
             }
         }
+    }
+}
+
+/// Rows as single blocks: steps may cut them.
+fn cells_of(changes: &[Change]) -> Vec<(u64, ChangeKind)> {
+    let cells = changes
+        .iter()
+        .flat_map(|row| (0..row.blocks).map(|i| (row.lba.0 + i, row.kind)));
+    cells.collect()
+}
+
+/// What changed, asked for a leaf and seven rows at a time.
+fn in_steps(to: View<'_>, from: Option<View<'_>>) -> Vec<(u64, ChangeKind)> {
+    let (mut found, mut at) = (Vec::new(), Lba(0));
+    loop {
+        let (rows, next) = to.changes_from(from, at, 1, 7);
+        assert!(to.changes_from(from, Lba(to.size_blocks()), 1, 1).0.is_empty());
+        found.extend(cells_of(&rows));
+        let Some(next) = next else { return found };
+        assert!(next > at && rows.len() <= 7, "it does not get on from {at}");
+        at = next;
     }
 }
 
