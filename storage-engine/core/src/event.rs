@@ -18,7 +18,7 @@ use crate::log::recovery::Rows;
 use crate::map::{HeadSpace, SnapshotSpace};
 use crate::membership::Membership;
 
-pub use crate::group::{ChangesPart, ChangesRequest};
+pub use crate::group::{ChangesPart, ChangesRequest, HOLD_TIME_MAX, HoldRequest, HoldStep};
 pub use cairn_format::member::{Member, MemberChange};
 
 /// Names a disk operation until its completion.
@@ -137,6 +137,8 @@ pub enum Command {
     },
     /// What changed from one snapshot to a later one, on any replica that has both: the first part from a block on.
     Changes(ChangesRequest),
+    /// Hold a volume's writes back, or make a snapshot while they are, on its leader: for a snapshot of several volumes.
+    Hold(HoldRequest),
     /// The snapshots of a local replica, and what they take.
     Snapshots(GroupId),
     /// Commit a command of an external state machine (the meta group). Replies when it is committed and has been

@@ -821,9 +821,8 @@ impl Running {
             Command::DeleteSnapshot { group, snapshot } => {
                 self.for_group(id, group, |group, shared| group.delete_snapshot(shared, id, snapshot));
             }
-            Command::Changes(request) => self.for_group(id, request.group, |group, shared| {
-                shared.end_command(id, group.changes(request));
-            }),
+            Command::Hold(ask) => self.for_group(id, ask.group, |group, shared| group.hold(shared, id, ask)),
+            Command::Changes(ask) => self.for_group(id, ask.group, |group, shared| group.tell_changes(shared, id, ask)),
             Command::Snapshots(group) => self.for_group(id, group, |group, shared| {
                 shared.end_command(id, Ok(CommandReply::Snapshots(group.map().snapshots().collect())));
             }),

@@ -9,8 +9,9 @@ use cairn_api::ids::{GroupId, SnapshotId};
 use cairn_api::units::Lba;
 
 use super::Group;
-use crate::event::{CommandError, CommandReply};
+use crate::event::{CommandError, CommandId, CommandReply};
 use crate::map::Change;
+use crate::shared::Shared;
 
 /// Leaves that one request looks at: those of 256 MiB of a full volume, so that whoever else waits for the core hardly notices.
 const LEAVES_MAX: usize = 128;
@@ -42,8 +43,12 @@ pub struct ChangesPart {
 }
 
 impl Group {
-    /// The first part, from a block on, of what changed from one snapshot to a later one.
-    pub(crate) fn changes(&self, request: ChangesRequest) -> Result<CommandReply, CommandError> {
+    /// Replies with the first part, from a block on, of what changed from one snapshot to a later one.
+    pub(crate) fn tell_changes(&self, shared: &mut Shared, id: CommandId, request: ChangesRequest) {
+        shared.end_command(id, self.changes(request));
+    }
+
+    fn changes(&self, request: ChangesRequest) -> Result<CommandReply, CommandError> {
         let find = |snapshot: SnapshotId| {
             let view = self.map.snapshot(snapshot);
             view.ok_or_else(|| CommandError::Refused(format!("this replica has no snapshot {snapshot}")))

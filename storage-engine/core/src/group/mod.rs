@@ -8,6 +8,7 @@ mod apply;
 mod catch_up;
 mod changes;
 mod external;
+mod hold;
 mod lease;
 mod members;
 mod message;
@@ -39,6 +40,7 @@ use crate::time::Timestamp;
 pub(crate) use apply::{Verdict, apply_header};
 pub(crate) use catch_up::{Staging, membership_of};
 pub use changes::{ChangesPart, ChangesRequest};
+pub use hold::{HOLD_TIME_MAX, HoldRequest, HoldStep};
 pub(crate) use request::STATUS_BLOCKS_MAX;
 pub use snapshot::SNAPSHOTS_MAX;
 pub(crate) use storage::{BASE, GroupLog, Location, LogEntry};
@@ -113,6 +115,8 @@ pub(crate) struct Group {
     fetches: BTreeMap<u64, outbox::Fetch>,
     fetch_last: u64,
     external: external::External,
+    /// Writes are held back for a snapshot of several volumes.
+    hold: Option<hold::Hold>,
     /// What followers last said their disks can take.
     free_blocks: BTreeMap<ReplicaId, u64>,
     /// The highest stamp handled from the leader of this term.
@@ -218,6 +222,7 @@ impl Group {
             fetches: BTreeMap::new(),
             fetch_last: 0,
             external: external::External::default(),
+            hold: None,
             free_blocks: BTreeMap::new(),
             heard: (0, 0),
             started: shared.now,

@@ -166,6 +166,9 @@ impl Group {
             };
             return shared.reply(self.spec.group, origin, GatewayResult::Failed(error));
         }
+        if self.is_held(shared) {
+            return shared.reply(self.spec.group, origin, GatewayResult::Retry);
+        }
         if !payload.is_empty() && !self.majority_has_room(shared, u64::from(header.payload_blocks())) {
             return shared.reply(self.spec.group, origin, GatewayResult::Failed(BlockError::NoSpace));
         }

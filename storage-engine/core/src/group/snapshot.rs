@@ -58,7 +58,7 @@ impl Group {
         self.propose(shared, origin, &header, bytes::Bytes::new());
     }
 
-    fn refuse_snapshot(&self, snapshot: SnapshotId) -> Option<String> {
+    pub(super) fn refuse_snapshot(&self, snapshot: SnapshotId) -> Option<String> {
         let group = self.spec.group;
         if self.is_external() || snapshot.get() == 0 {
             return Some(format!("group {group} cannot have a snapshot {snapshot}"));

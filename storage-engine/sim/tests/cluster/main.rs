@@ -28,3 +28,4 @@ mod members;
 mod repair;
 mod scrub;
 mod soak;
+mod together;
