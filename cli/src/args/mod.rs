@@ -150,7 +150,7 @@ pub enum Command {
     #[command(
         subcommand,
         after_help = "Examples:
-  cairn snapshot create data monday
+  cairn snapshot create data --name monday
   cairn snapshot list data
   cairn snapshot delete data monday"
     )]

@@ -5,13 +5,18 @@ use clap::{Args, Subcommand};
 /// What can be done with snapshots.
 #[derive(Subcommand, Debug)]
 pub enum SnapshotCommand {
-    /// Make a snapshot of a volume and wait until it can be read
+    /// Make a snapshot of a volume, or of several at one instant, and wait until it can be read
     ///
     /// Everything that was acknowledged before the command is in it; nothing that is written after it ends. It is as a crash
     /// at that moment would have left the volume: freeze the filesystem on it first if that is not enough. Asking again for the
     /// same snapshot succeeds.
+    ///
+    /// Of several volumes there is a snapshot of the same name each, of one instant: if something was written to one of them
+    /// after a write to another was acknowledged, it is in none of them without that. There are all, or none. Writes wait for
+    /// some ten milliseconds meanwhile.
     #[command(after_help = "Examples:
-  cairn snapshot create data monday
+  cairn snapshot create data --name monday
+  cairn snapshot create database journal --name monday
   nbdinfo nbd://127.0.0.1:10809/data@monday     a snapshot is an export of its own, read-only")]
     Create(SnapshotCreateArgs),
     /// List the snapshots of a volume, or of all volumes
@@ -51,11 +56,13 @@ pub struct SnapshotArgs {
 /// Arguments of `cairn snapshot create`.
 #[derive(Args, Debug, Clone)]
 pub struct SnapshotCreateArgs {
-    /// The volume
-    pub volume: String,
+    /// The volume, or up to 64 of them
+    #[arg(value_name = "VOLUME", required = true)]
+    pub volumes: Vec<String>,
     /// What to call the snapshot: 1 to 253 of a-z, 0-9, '-', '.' and '_', unique among the volume's
+    #[arg(long)]
     pub name: String,
-    /// Return as soon as the cluster has accepted it
+    /// Return as soon as the cluster has accepted it; snapshots of several volumes are always waited for
     #[arg(long)]
     pub no_wait: bool,
 }

@@ -26,7 +26,10 @@ fn list_remedy(error: CliError) -> CliError {
 
 /// `cairn snapshot create`.
 pub(super) async fn create(context: &Context, args: &SnapshotCreateArgs) -> Result<(), CliError> {
-    let (volume, name) = (&args.volume, &args.name);
+    let name = &args.name;
+    let [volume] = &args.volumes[..] else {
+        return create_together(context, args).await;
+    };
     let request = control::CreateSnapshotRequest {
         volume: volume.clone(),
         name: name.clone(),
@@ -56,6 +59,22 @@ pub(super) async fn create(context: &Context, args: &SnapshotCreateArgs) -> Resu
     }
     drop(waiting);
     context.output.show(&SnapshotView::new(&snapshot))
+}
+
+/// Of several volumes: the cluster answers when all are made, or none.
+async fn create_together(context: &Context, args: &SnapshotCreateArgs) -> Result<(), CliError> {
+    let request = control::CreateSnapshotsTogetherRequest {
+        volumes: args.volumes.clone(),
+        name: args.name.clone(),
+    };
+    let count = args.volumes.len();
+    let what = format!("cannot make snapshot '{}' of {count} volumes together", args.name);
+    let created = context.engines.call(&what, async |client| {
+        let made = client.create_snapshots_together(request.clone()).await;
+        made.map(Response::into_inner)
+    });
+    let reply = created.await.map_err(list_remedy)?;
+    context.output.show(&SnapshotListView::new(&reply.snapshots))
 }
 
 async fn get(context: &Context, volume: &str, name: &str) -> Result<control::Snapshot, CliError> {

@@ -30,6 +30,8 @@ pub struct SnapshotView {
     pub exclusive_bytes: Option<u64>,
     /// The name of its export.
     pub export: String,
+    /// Those that were made together, at one instant, have the same number here; none if it was made alone.
+    pub together_id: Option<u64>,
 }
 
 impl SnapshotView {
@@ -52,6 +54,7 @@ impl SnapshotView {
             kept_bytes: snapshot.kept_bytes,
             exclusive_bytes: snapshot.exclusive_bytes,
             export: format!("{}@{}", snapshot.volume, snapshot.name),
+            together_id: (snapshot.together_id != 0).then_some(snapshot.together_id),
         }
     }
 }
@@ -119,7 +122,7 @@ impl SnapshotListView {
 impl View for SnapshotListView {
     fn table(&self) -> String {
         if self.snapshots.is_empty() {
-            return "No snapshots yet: `cairn snapshot create VOLUME NAME` makes one.".to_owned();
+            return "No snapshots yet: `cairn snapshot create VOLUME --name NAME` makes one.".to_owned();
         }
         let columns = [
             Column::Words("VOLUME"),

@@ -358,6 +358,39 @@ impl Control for Service {
         Ok(Response::new(snapshot))
     }
 
+    async fn create_snapshots_together(
+        &self,
+        request: Request<CreateSnapshotsTogetherRequest>,
+    ) -> Answer<ListSnapshotsReply> {
+        let CreateSnapshotsTogetherRequest { volumes, name } = request.into_inner();
+        let mut state = self.enter()?;
+        let mut snapshots = Vec::new();
+        for volume in volumes {
+            let size_bytes = state.volume(&volume)?.size_bytes;
+            snapshots.push(Snapshot {
+                volume,
+                name: name.clone(),
+                snapshot_id: 3,
+                state: SnapshotState::Ready.into(),
+                created_unix_s: 951_827_696,
+                size_bytes,
+                kept_bytes: Some(8192),
+                exclusive_bytes: Some(4096),
+                together_id: 3,
+                ..Snapshot::default()
+            });
+        }
+        for snapshot in &snapshots {
+            let key = (snapshot.volume.clone(), name.clone());
+            state.snapshots.insert(key, snapshot.clone());
+        }
+        Ok(Response::new(ListSnapshotsReply { snapshots }))
+    }
+
+    async fn hold_volume(&self, _request: Request<HoldVolumeRequest>) -> Answer<HoldVolumeReply> {
+        Err(Status::unimplemented("engines ask each other"))
+    }
+
     async fn list_snapshots(&self, request: Request<ListSnapshotsRequest>) -> Answer<ListSnapshotsReply> {
         let mut state = self.enter()?;
         let of = request.into_inner().volume;

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
 use crate::control::channels::Channels;
+use crate::control::together::Coordinators;
 use crate::disks::{DiskEvent, DiskReporter, DiskSet, DiskState};
 use crate::identity::{self, Identity, IdentityError};
 use crate::keys::Keyring;
@@ -65,6 +66,8 @@ pub struct Engine {
     pub keys: Keyring,
     /// One encrypted volume is created at a time: each names the number that the next one gets.
     pub(crate) encrypting: tokio::sync::Mutex<()>,
+    /// Snapshots of several volumes that are made from here.
+    pub(crate) coordinators: Coordinators,
     /// Wakes the background task that brings this engine in line with the catalogue.
     pub wake: Notify,
     /// The catalogue's revision that the gateways here were told of.
@@ -95,6 +98,7 @@ impl Engine {
         Self {
             keys: Keyring::new(config.encryption.as_ref()),
             encrypting: tokio::sync::Mutex::new(()),
+            coordinators: Coordinators::default(),
             config,
             addresses,
             disks,

@@ -90,7 +90,7 @@ fn rebuild(cluster: &Cluster, volume: &str) -> Result<()> {
     let mut bytes = BYTES;
     for (round, name) in (0..).zip(["s0", "s1", "s2", "s3"]) {
         change(&mut client, bytes, round)?;
-        cluster.json(&["snapshot", "create", volume, name])?;
+        cluster.json(&["snapshot", "create", volume, "--name", name])?;
         if name == "s1" {
             let size = GROWN_BYTES.to_string();
             cluster
@@ -148,21 +148,21 @@ fn what_changed_is_exact_to_the_block_and_the_same_through_every_engine() -> Res
         cluster.cairn().args(create).ok()?;
         let mut client = Client::connect(&cluster.engines[0].nbd_tcp(), volume)?;
         client.write(8 * BLOCK, &block(1).repeat(4))?;
-        cluster.json(&["snapshot", "create", volume, "a"])?;
+        cluster.json(&["snapshot", "create", volume, "--name", "a"])?;
         client.write(9 * BLOCK + 100, b"a part of a block")?;
         client.write((1 << 30) - BLOCK, &block(2))?;
         let trimmed = u32::try_from(2 * BLOCK)?;
         // The second of them is a hole, and stays one; so does what is zeroed there.
         client.call(Command::Trim, 11 * BLOCK, trimmed, &[])?;
         client.call(Command::WriteZeroes, 512 << 20, 4096, &[])?;
-        cluster.json(&["snapshot", "create", volume, "b"])?;
+        cluster.json(&["snapshot", "create", volume, "--name", "b"])?;
         let row = |block: u64, kind: &str| json!({"offset": block * BLOCK, "length": BLOCK, "kind": kind});
         // In more leaves of the map than one part of the answer looks at.
         let spread: Vec<u64> = (0..300).map(|leaf| leaf * 512 + leaf).collect();
         for at in &spread {
             client.write(at * BLOCK, &block(3))?;
         }
-        cluster.json(&["snapshot", "create", volume, "c"])?;
+        cluster.json(&["snapshot", "create", volume, "--name", "c"])?;
         client.write(0, &block(4))?;
         let spread: Vec<Value> = spread.iter().map(|at| row(*at, "data")).collect();
         let between = json!([row(9, "data"), row(11, "zero"), row(262_143, "data")]);

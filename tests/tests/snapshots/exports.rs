@@ -23,13 +23,13 @@ fn a_snapshot_shows_its_time_through_every_engine_and_takes_no_writes() -> Resul
             client.write(number * MIB, &block(1))?;
         }
         let began = Instant::now();
-        let made = cluster.json(&["snapshot", "create", "snapped", "first"])?;
+        let made = cluster.json(&["snapshot", "create", "snapped", "--name", "first"])?;
         println!("a snapshot was made in {:?}", began.elapsed());
         ensure!(made["state"] == "ready" && made["size_bytes"] == 64 * MIB, "{made}");
         for number in 0..32 {
             client.write(number * MIB, &block(2))?;
         }
-        cluster.json(&["snapshot", "create", "snapped", "second"])?;
+        cluster.json(&["snapshot", "create", "snapped", "--name", "second"])?;
         client.write(0, &block(3))?;
         for engine in &cluster.engines {
             for (export, first, last) in [("snapped@first", 1, 1), ("snapped@second", 2, 1), ("snapped", 3, 1)] {
@@ -98,7 +98,7 @@ fn a_snapshot_of_an_encrypted_volume_reads_as_it_was_written_through_every_engin
         let mut client = Client::connect(&cluster.engines[0].nbd_tcp(), "secret")?;
         client.write(0, &[block(1), block(2)].concat())?;
         client.write(8 * MIB + 1000, b"a part of a block")?;
-        cluster.json(&["snapshot", "create", "secret", "kept"])?;
+        cluster.json(&["snapshot", "create", "secret", "--name", "kept"])?;
         client.write(0, &block(3))?;
         client.write(8 * MIB, &block(4))?;
         // Data keys are opened anew by whoever opens the export, also when the wrapping has changed since.

@@ -3,6 +3,7 @@
 
 mod backup;
 mod exports;
+mod together;
 
 use std::sync::OnceLock;
 

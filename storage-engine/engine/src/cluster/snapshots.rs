@@ -16,7 +16,7 @@ use tonic::Request;
 
 use super::watch::Task;
 use crate::control::snapshots::report;
-use crate::control::survey;
+use crate::control::{survey, together};
 use crate::disks::ask;
 use crate::engine::Engine;
 use crate::meta::{Catalogue, SnapshotPhase, SnapshotRecord};
@@ -57,6 +57,9 @@ impl Driver {
         if wanted.is_empty() {
             return false;
         }
+        if engine.meta.is_leader() {
+            together::give_up_strangers(engine).await;
+        }
         for (disk, status) in survey::local_groups(engine).await {
             let group = status.spec.group;
             if status.role != Role::Leader || !wanted.contains(&group) {
@@ -77,6 +80,8 @@ impl Driver {
 async fn volume(engine: &Arc<Engine>, view: &Catalogue, disk: DiskId, group: GroupId) -> Result<(), String> {
     for snapshot in view.snapshots_of(group) {
         match snapshot.phase {
+            // Whoever coordinates those that are made together makes it, and it comes before those with higher numbers.
+            SnapshotPhase::Creating if snapshot.together.is_some() => return Ok(()),
             SnapshotPhase::Creating => make(engine, disk, snapshot).await?,
             SnapshotPhase::Deleting => delete(engine, disk, snapshot).await?,
             SnapshotPhase::Ready => {}

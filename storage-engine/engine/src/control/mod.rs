@@ -6,6 +6,7 @@ mod cluster;
 pub mod convert;
 mod diff;
 pub mod encryption;
+mod hold;
 mod node;
 mod replacements;
 pub mod route;
@@ -13,6 +14,7 @@ mod scrub;
 mod settings;
 pub mod snapshots;
 pub mod survey;
+pub(crate) mod together;
 mod volumes;
 
 use std::sync::Arc;
@@ -153,6 +155,29 @@ impl Control for ControlService {
             Box::pin(async move { client.create_snapshot(request).await })
         };
         route::on_leader(&self.engine, request, local, remote).await
+    }
+
+    async fn create_snapshots_together(
+        &self,
+        request: Request<api::CreateSnapshotsTogetherRequest>,
+    ) -> Reply<api::ListSnapshotsReply> {
+        let local = |engine: &Arc<Engine>, request| -> route::Call<'static, api::ListSnapshotsReply> {
+            let engine = Arc::clone(engine);
+            // It goes on if whoever asked goes away: half an attempt is one that has to be given up.
+            let task = tokio::spawn(async move { together::create(&engine, &request).await });
+            Box::pin(async move {
+                task.await
+                    .unwrap_or_else(|error| Err(Status::internal(error.to_string())))
+            })
+        };
+        let remote = |mut client: route::Client, request| -> route::Call<'static, Response<api::ListSnapshotsReply>> {
+            Box::pin(async move { client.create_snapshots_together(request).await })
+        };
+        route::on_leader(&self.engine, request, local, remote).await
+    }
+
+    async fn hold_volume(&self, request: Request<api::HoldVolumeRequest>) -> Reply<api::HoldVolumeReply> {
+        hold::serve(&self.engine, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_snapshots(&self, request: Request<api::ListSnapshotsRequest>) -> Reply<api::ListSnapshotsReply> {

@@ -129,7 +129,7 @@ pub async fn report(
     route::on_leader(engine, request, local, remote).await
 }
 
-type Space = BTreeMap<u64, api::SnapshotSpace>;
+pub(super) type Space = BTreeMap<u64, api::SnapshotSpace>;
 
 /// What the leader says that each snapshot takes.
 fn space_of(volume: &VolumeRecord, survey: &Survey) -> Space {
@@ -144,7 +144,7 @@ fn space_of(volume: &VolumeRecord, survey: &Survey) -> Space {
     spaces.into_iter().map(|space| (space.snapshot_id, space)).collect()
 }
 
-fn describe(volume: &VolumeRecord, snapshot: &SnapshotRecord, space: &Space) -> api::Snapshot {
+pub(super) fn describe(volume: &VolumeRecord, snapshot: &SnapshotRecord, space: &Space) -> api::Snapshot {
     let state = match snapshot.phase {
         SnapshotPhase::Creating => api::SnapshotState::Creating,
         SnapshotPhase::Ready => api::SnapshotState::Ready,
@@ -162,5 +162,6 @@ fn describe(volume: &VolumeRecord, snapshot: &SnapshotRecord, space: &Space) -> 
         index: snapshot.index.get(),
         kept_bytes: space.map(|space| space.kept_bytes),
         exclusive_bytes: space.map(|space| space.exclusive_bytes),
+        together_id: snapshot.together.map_or(0, |together| together.first.get()),
     }
 }

@@ -186,6 +186,9 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
         Kind::CreateSnapshot(create) => Command::Snapshot(create.into()),
         Kind::ReportSnapshot(report) => Command::Snapshot(report.into()),
         Kind::DeleteSnapshot(delete) => Command::Snapshot(delete.into()),
+        Kind::CreateTogether(create) => Command::Snapshot(create.into()),
+        Kind::CompleteTogether(complete) => Command::Snapshot(complete.into()),
+        Kind::AbortTogether(abort) => Command::Snapshot(abort.into()),
         Kind::ReplaceDisk(replace) => Command::ReplaceDisk {
             old: disk_id(&replace.old)?,
             new: disk_id(&replace.new)?,

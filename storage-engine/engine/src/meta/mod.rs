@@ -18,6 +18,7 @@ pub mod snapshot;
 mod snapshot_codec;
 pub mod store;
 pub mod succession;
+pub mod together;
 
 /// The messages of `proto/meta.proto`.
 #[allow(
@@ -37,6 +38,7 @@ pub use decide::{Command, LimitChange, Outcome, Refusal};
 pub use encryption::{PlannedEncryption, ServiceKind, WrappedKey};
 pub use snapshot::{SnapshotCommand, SnapshotPhase, SnapshotRecord};
 pub use succession::{Replacement, Step, Succession, Swap};
+pub use together::{Made, Together};
 
 #[cfg(test)]
 mod encryption_tests;
@@ -46,3 +48,5 @@ mod replace_tests;
 mod snapshot_tests;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod together_tests;

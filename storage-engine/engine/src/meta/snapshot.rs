@@ -9,6 +9,7 @@ use cairn_core::SNAPSHOTS_MAX;
 
 use super::catalogue::{Catalogue, VolumeRecord};
 use super::decide::{Change, Decision, Outcome, Refusal, VOLUME_NAME_BYTES_MAX, invalid};
+use super::together::{self, Made, Together};
 
 /// Where a snapshot is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +60,8 @@ pub struct SnapshotRecord {
     pub index: LogIndex,
     /// The volume's size when it was made; 0 while it is not.
     pub size_bytes: u64,
+    /// What it belongs to, if it is made together with snapshots of other volumes.
+    pub together: Option<Together>,
 }
 
 /// A change of the catalogue's snapshots.
@@ -88,6 +91,31 @@ pub enum SnapshotCommand {
         group: GroupId,
         /// Its number.
         snapshot: SnapshotId,
+    },
+    /// Asks for snapshots of several volumes at one instant; whoever proposes it makes them.
+    CreateTogether {
+        /// The volumes.
+        groups: Vec<GroupId>,
+        /// The name of each snapshot.
+        name: String,
+        /// When they are asked for, in seconds since 1970.
+        created_unix_s: u64,
+        /// The attempt: no other is called the same.
+        token: u64,
+    },
+    /// All snapshots of an attempt were made.
+    CompleteTogether {
+        /// The attempt.
+        token: u64,
+        /// Its snapshots.
+        made: Vec<Made>,
+    },
+    /// Gives an attempt up; what is complete stays.
+    AbortTogether {
+        /// The attempt.
+        token: u64,
+        /// The volumes that it was for.
+        groups: Vec<GroupId>,
     },
 }
 
@@ -130,11 +158,19 @@ pub(super) fn decide(catalogue: &Catalogue, command: &SnapshotCommand) -> Decisi
         } => create(catalogue, *group, name, *created_unix_s),
         SnapshotCommand::Report { group, snapshot, made } => report(catalogue, *group, *snapshot, *made),
         SnapshotCommand::Delete { group, snapshot } => delete(catalogue, *group, *snapshot),
+        SnapshotCommand::CreateTogether {
+            groups,
+            name,
+            created_unix_s,
+            token,
+        } => together::create(catalogue, groups, name, *created_unix_s, *token),
+        SnapshotCommand::CompleteTogether { token, made } => together::complete(catalogue, *token, made),
+        SnapshotCommand::AbortTogether { token, groups } => together::abort(catalogue, groups, *token),
     }
 }
 
-fn create(catalogue: &Catalogue, group: GroupId, name: &str, created_unix_s: u64) -> Decision {
-    check_snapshot_name(name)?;
+/// Whether a volume may have one more.
+pub(super) fn check_new(catalogue: &Catalogue, group: GroupId) -> Result<(), Refusal> {
     let volume = volume(catalogue, group)?;
     if volume.deleting {
         return Err(Refusal::Precondition(format!(
@@ -142,21 +178,21 @@ fn create(catalogue: &Catalogue, group: GroupId, name: &str, created_unix_s: u64
             volume.name
         )));
     }
-    if let Some(known) = catalogue.snapshot_by_name(group, name) {
-        if known.phase == SnapshotPhase::Deleting {
-            return Err(Refusal::Precondition(format!(
-                "snapshot '{name}' of volume '{}' is still being deleted; ask again when it is gone",
-                volume.name
-            )));
-        }
-        return Ok((Outcome::Snapshot(known.id), Vec::new()));
-    }
     if catalogue.snapshots_of(group).count() >= SNAPSHOTS_MAX {
         return Err(Refusal::Precondition(format!(
             "volume '{}' has {SNAPSHOTS_MAX} snapshots, the most there can be: delete some first",
             volume.name
         )));
     }
+    Ok(())
+}
+
+fn create(catalogue: &Catalogue, group: GroupId, name: &str, created_unix_s: u64) -> Decision {
+    check_snapshot_name(name)?;
+    if let Some(known) = catalogue.snapshot_by_name(group, name) {
+        return asked_again(catalogue, known);
+    }
+    check_new(catalogue, group)?;
     let Some(cluster) = &catalogue.cluster else {
         return Err(Refusal::Precondition("the cluster is not founded yet".to_owned()));
     };
@@ -171,9 +207,26 @@ fn create(catalogue: &Catalogue, group: GroupId, name: &str, created_unix_s: u64
         phase: SnapshotPhase::Creating,
         index: LogIndex(0),
         size_bytes: 0,
+        together: None,
     };
     let changes = vec![Change::Cluster(cluster), Change::Snapshot(snapshot)];
     Ok((Outcome::Snapshot(id), changes))
+}
+
+/// The same name again is the same snapshot.
+fn asked_again(catalogue: &Catalogue, known: &SnapshotRecord) -> Decision {
+    let (name, volume) = (&known.name, catalogue.group_name(known.group));
+    if known.phase == SnapshotPhase::Deleting {
+        return Err(Refusal::Precondition(format!(
+            "snapshot '{name}' of {volume} is still being deleted; ask again when it is gone"
+        )));
+    }
+    if known.together.is_some() {
+        return Err(Refusal::Exists(format!(
+            "snapshot '{name}' of {volume} was made together with those of other volumes: choose another name"
+        )));
+    }
+    Ok((Outcome::Snapshot(known.id), Vec::new()))
 }
 
 fn delete(catalogue: &Catalogue, group: GroupId, id: SnapshotId) -> Decision {
@@ -203,12 +256,15 @@ fn report(catalogue: &Catalogue, group: GroupId, id: SnapshotId, made: Option<(L
                 "snapshot {id} of volume {group} is not being deleted"
             )));
         }
-        Some((index, size_bytes)) if known.phase == SnapshotPhase::Creating => Change::Snapshot(SnapshotRecord {
-            phase: SnapshotPhase::Ready,
-            index,
-            size_bytes,
-            ..known.clone()
-        }),
+        // Those that are made with others are complete together, or not at all.
+        Some((index, size_bytes)) if known.phase == SnapshotPhase::Creating && known.together.is_none() => {
+            Change::Snapshot(SnapshotRecord {
+                phase: SnapshotPhase::Ready,
+                index,
+                size_bytes,
+                ..known.clone()
+            })
+        }
         Some(_) => return Ok((Outcome::Done, Vec::new())),
     };
     Ok((Outcome::Done, vec![change]))

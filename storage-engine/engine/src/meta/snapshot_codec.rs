@@ -5,6 +5,7 @@ use prost::Message;
 
 use super::codec::CodecError;
 use super::snapshot::{SnapshotCommand, SnapshotPhase, SnapshotRecord};
+use super::together::{Made, Together};
 use super::wire;
 
 pub(super) fn command_to_wire(command: SnapshotCommand) -> wire::command::Kind {
@@ -33,6 +34,69 @@ pub(super) fn command_to_wire(command: SnapshotCommand) -> wire::command::Kind {
             group: group.get(),
             snapshot: snapshot.get(),
         }),
+        SnapshotCommand::CreateTogether {
+            groups,
+            name,
+            created_unix_s,
+            token,
+        } => Kind::CreateTogether(wire::CreateTogether {
+            groups: groups.into_iter().map(GroupId::get).collect(),
+            name,
+            created_unix_s,
+            token,
+        }),
+        SnapshotCommand::CompleteTogether { token, made } => Kind::CompleteTogether(wire::CompleteTogether {
+            token,
+            made: made.iter().map(made_to_wire).collect(),
+        }),
+        SnapshotCommand::AbortTogether { token, groups } => Kind::AbortTogether(wire::AbortTogether {
+            token,
+            groups: groups.into_iter().map(GroupId::get).collect(),
+        }),
+    }
+}
+
+fn made_to_wire(made: &Made) -> wire::MadeSnapshot {
+    wire::MadeSnapshot {
+        group: made.group.get(),
+        snapshot: made.snapshot.get(),
+        index: made.index.get(),
+        size_bytes: made.size_bytes,
+    }
+}
+
+impl From<wire::CreateTogether> for SnapshotCommand {
+    fn from(create: wire::CreateTogether) -> Self {
+        Self::CreateTogether {
+            groups: create.groups.into_iter().map(GroupId).collect(),
+            name: create.name,
+            created_unix_s: create.created_unix_s,
+            token: create.token,
+        }
+    }
+}
+
+impl From<wire::CompleteTogether> for SnapshotCommand {
+    fn from(complete: wire::CompleteTogether) -> Self {
+        let made = complete.made.into_iter().map(|made| Made {
+            group: GroupId(made.group),
+            snapshot: SnapshotId(made.snapshot),
+            index: LogIndex(made.index),
+            size_bytes: made.size_bytes,
+        });
+        Self::CompleteTogether {
+            token: complete.token,
+            made: made.collect(),
+        }
+    }
+}
+
+impl From<wire::AbortTogether> for SnapshotCommand {
+    fn from(abort: wire::AbortTogether) -> Self {
+        Self::AbortTogether {
+            token: abort.token,
+            groups: abort.groups.into_iter().map(GroupId).collect(),
+        }
     }
 }
 
@@ -74,6 +138,11 @@ pub(super) fn to_wire(snapshot: &SnapshotRecord) -> wire::VolumeSnapshot {
         phase: snapshot.phase.code(),
         index: snapshot.index.get(),
         size_bytes: snapshot.size_bytes,
+        together: snapshot.together.map(|together| wire::Together {
+            first: together.first.get(),
+            parts: together.parts,
+            token: together.token,
+        }),
     }
 }
 
@@ -86,6 +155,11 @@ pub(super) fn from_wire(snapshot: wire::VolumeSnapshot) -> Result<SnapshotRecord
         phase: SnapshotPhase::from_code(snapshot.phase).ok_or(CodecError::Field("phase"))?,
         index: LogIndex(snapshot.index),
         size_bytes: snapshot.size_bytes,
+        together: snapshot.together.map(|together| Together {
+            first: SnapshotId(together.first),
+            parts: together.parts,
+            token: together.token,
+        }),
     })
 }
 

@@ -13,6 +13,7 @@ use super::encryption::{PlannedEncryption, ServiceKind, WrappedKey};
 use super::snapshot::SnapshotCommand;
 use super::store::Store;
 use super::succession::Step;
+use super::together::Made;
 
 pub(crate) fn node(number: u8) -> NodeId {
     NodeId::from_bytes([number; 16])
@@ -256,7 +257,25 @@ fn snapshot_commands() -> impl Strategy<Value = Command> {
         group: GroupId(group),
         snapshot: SnapshotId(snapshot),
     });
-    prop_oneof![3 => snap, 2 => snapped, 1 => unsnap].prop_map(Command::Snapshot)
+    let groups = || prop::collection::vec((2_u64..5).prop_map(GroupId), 0..4);
+    let name = prop::sample::select(vec!["s", "t"]);
+    let together = (groups(), name, 0..4_u64).prop_map(|(groups, name, token)| SnapshotCommand::CreateTogether {
+        groups,
+        name: name.to_owned(),
+        created_unix_s: 3,
+        token,
+    });
+    let made = (2_u64..5, 1_u64..6).prop_map(|(group, snapshot)| Made {
+        group: GroupId(group),
+        snapshot: SnapshotId(snapshot),
+        index: LogIndex(5),
+        size_bytes: 4096,
+    });
+    let made = prop::collection::vec(made, 0..4);
+    let complete = (0..4_u64, made).prop_map(|(token, made)| SnapshotCommand::CompleteTogether { token, made });
+    let abort = (0..4_u64, groups()).prop_map(|(token, groups)| SnapshotCommand::AbortTogether { token, groups });
+    let several = prop_oneof![2 => together, 1 => complete, 1 => abort];
+    prop_oneof![3 => snap, 2 => snapped, 1 => unsnap, 3 => several].prop_map(Command::Snapshot)
 }
 
 fn commands() -> impl Strategy<Value = Vec<Command>> {
