@@ -142,6 +142,7 @@ fn replace_finds_the_disks_waits_and_tells_how_far_it_is() {
 #[test]
 fn replace_that_takes_too_long_goes_on_by_itself() {
     let fake = member();
+    fake.state().replacement_is_stuck = true;
     let ran = run(&format!(
         "disk replace disk-1 disk-2 --wait --timeout 700ms --engine {}",
         fake.address

@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) joins: Vec<JoinClusterRequest>,
     /// The replacement that was asked for. Each look at it moves one group.
     pub(crate) replacement: Option<Replacement>,
+    /// Whether looks at the replacement find it as it was.
+    pub(crate) replacement_is_stuck: bool,
     /// Disks whose engines do not answer.
     pub(crate) silent_disks: Vec<String>,
     /// By volume and name. Each look at one that is being made brings it on.
@@ -199,10 +201,14 @@ impl Control for Service {
 
     async fn get_replacement(&self, _: Request<GetReplacementRequest>) -> Answer<Replacement> {
         let mut state = self.enter()?;
+        let is_stuck = state.replacement_is_stuck;
         let replacement = state
             .replacement
             .as_mut()
             .ok_or_else(|| Status::not_found("no such replacement"))?;
+        if is_stuck {
+            return Ok(Response::new(replacement.clone()));
+        }
         replacement.groups_done = (replacement.groups_done + 1).min(replacement.groups);
         replacement.done = replacement.groups_done == replacement.groups;
         if replacement.done {
