@@ -21,10 +21,6 @@ use crate::disks::ask;
 use crate::engine::Engine;
 use crate::meta::{Catalogue, VolumeRecord};
 
-/// The pause between two looks while a volume with a replica here has not got its size.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
-/// The pause between two looks otherwise: whatever there is to do shows in the catalogue.
-const IDLE_PAUSE: Duration = Duration::from_secs(5);
 /// How long the entry may take: a few round trips, or the leader has lost its majority.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -37,9 +33,28 @@ pub(super) struct Driver {
 }
 
 impl Task for Driver {
-    async fn look(&mut self, engine: &Arc<Engine>) -> Duration {
-        let is_busy = engine.cluster().is_some() && self.pass(engine).await;
-        if is_busy { BUSY_PAUSE } else { IDLE_PAUSE }
+    /// The pause between two looks while a volume with a replica here has not got its size.
+    const BUSY_PAUSE: Duration = Duration::from_millis(100);
+    /// The pause between two looks otherwise: whatever there is to do shows in the catalogue.
+    const IDLE_PAUSE: Duration = Duration::from_secs(5);
+
+    /// Takes every volume that is led here to its size; whether any is left that was not seen to have it.
+    async fn pass(&mut self, engine: &Arc<Engine>) -> bool {
+        let view = engine.meta.view();
+        let disks: Vec<DiskId> = engine.disks.serving().iter().map(|(disk, _)| *disk).collect();
+        self.seen.retain(|group, _| view.volumes.contains_key(group));
+        let pending = self.pending(&view, &disks);
+        if pending.is_empty() {
+            self.problems.clear();
+            return false;
+        }
+        for (disk, status) in survey::local_groups(engine).await {
+            let volume = pending.iter().find(|volume| volume.group == status.spec.group);
+            if let Some(volume) = volume {
+                self.look(engine, disk, volume, &status).await;
+            }
+        }
+        !self.pending(&view, &disks).is_empty()
     }
 }
 
@@ -59,25 +74,6 @@ impl Driver {
         grown
             .filter(|volume| !volume.deleting && is_here(volume) && !has_size(volume))
             .collect()
-    }
-
-    /// Takes every volume that is led here to its size; whether any is left that was not seen to have it.
-    async fn pass(&mut self, engine: &Arc<Engine>) -> bool {
-        let view = engine.meta.view();
-        let disks: Vec<DiskId> = engine.disks.serving().iter().map(|(disk, _)| *disk).collect();
-        self.seen.retain(|group, _| view.volumes.contains_key(group));
-        let pending = self.pending(&view, &disks);
-        if pending.is_empty() {
-            self.problems.clear();
-            return false;
-        }
-        for (disk, status) in survey::local_groups(engine).await {
-            let volume = pending.iter().find(|volume| volume.group == status.spec.group);
-            if let Some(volume) = volume {
-                self.look(engine, disk, volume, &status).await;
-            }
-        }
-        !self.pending(&view, &disks).is_empty()
     }
 
     async fn look(&mut self, engine: &Arc<Engine>, disk: DiskId, volume: &VolumeRecord, status: &GroupStatus) {

@@ -25,10 +25,6 @@ use crate::disks::ask;
 use crate::engine::Engine;
 use crate::meta::{Catalogue, Step, Swap};
 
-/// The pause between two looks while a group that is led here has something to do.
-const BUSY_PAUSE: Duration = Duration::from_millis(200);
-/// The pause between two looks otherwise: leadership may have moved here.
-const IDLE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a change of members may take: a few round trips, or the leader has lost its majority.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 /// How far a learner's log may end behind the leader's for voters to be changed. The core promotes at less.
@@ -41,13 +37,11 @@ pub(super) struct Driver {
 }
 
 impl Task for Driver {
-    async fn look(&mut self, engine: &Arc<Engine>) -> Duration {
-        let is_busy = engine.cluster().is_some() && self.pass(engine).await;
-        if is_busy { BUSY_PAUSE } else { IDLE_PAUSE }
-    }
-}
+    /// The pause between two looks while a group that is led here has something to do.
+    const BUSY_PAUSE: Duration = Duration::from_millis(200);
+    /// The pause between two looks otherwise: leadership may have moved here.
+    const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
-impl Driver {
     /// Takes every swap of a group that is led here one step further; whether there is any.
     async fn pass(&mut self, engine: &Arc<Engine>) -> bool {
         let view = engine.meta.view();
@@ -83,7 +77,9 @@ impl Driver {
         }
         is_busy
     }
+}
 
+impl Driver {
     /// Says what holds a swap up once, not five times a second.
     fn problem(&mut self, view: &Catalogue, group: GroupId, joining: ReplicaId, problem: String) {
         if self.problems.get(&joining) == Some(&problem) {

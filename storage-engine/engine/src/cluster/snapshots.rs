@@ -21,10 +21,6 @@ use crate::disks::ask;
 use crate::engine::Engine;
 use crate::meta::{Catalogue, SnapshotPhase, SnapshotRecord};
 
-/// The pause between two looks while there is something to do.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
-/// The pause between two looks otherwise: the catalogue tells of new ones by itself.
-const IDLE_PAUSE: Duration = Duration::from_secs(1);
 /// How long an entry may take.
 const ENTRY_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,13 +38,11 @@ fn wanted(view: &Catalogue) -> BTreeSet<GroupId> {
 }
 
 impl Task for Driver {
-    async fn look(&mut self, engine: &Arc<Engine>) -> Duration {
-        let is_busy = engine.cluster().is_some() && self.pass(engine).await;
-        if is_busy { BUSY_PAUSE } else { IDLE_PAUSE }
-    }
-}
+    /// The pause between two looks while there is something to do.
+    const BUSY_PAUSE: Duration = Duration::from_millis(100);
+    /// The pause between two looks otherwise: the catalogue tells of new ones by itself.
+    const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
-impl Driver {
     /// Does what is to be done for every volume that is led here; whether there is anything anywhere.
     async fn pass(&mut self, engine: &Arc<Engine>) -> bool {
         let view = engine.meta.view();

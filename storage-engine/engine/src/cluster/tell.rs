@@ -18,8 +18,6 @@ use crate::disks::{AskError, ask};
 use crate::engine::Engine;
 use crate::meta::VolumeRecord;
 
-/// The pause between two looks; changes of the catalogue are looked at as they come.
-const PAUSE: Duration = Duration::from_secs(2);
 /// How long a core may take for a command.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -46,9 +44,26 @@ impl Told {
 }
 
 impl Task for Teller {
-    async fn look(&mut self, engine: &Arc<Engine>) -> Duration {
-        self.pass(engine).await;
-        PAUSE
+    const BUSY_PAUSE: Duration = Self::IDLE_PAUSE;
+    const IDLE_PAUSE: Duration = Duration::from_secs(2);
+
+    async fn pass(&mut self, engine: &Arc<Engine>) -> bool {
+        let view = engine.meta.view();
+        for volume in view.volumes.values() {
+            let Some(news) = self.news(volume) else { continue };
+            match tell(engine, volume, &news).await {
+                Ok(()) => {
+                    self.told.insert(volume.group, news);
+                }
+                Err(error) => {
+                    tracing::warn!(volume = volume.name, %error, "a disk's thread was not told of a volume's change yet");
+                    return false;
+                }
+            }
+        }
+        self.told.retain(|group, _| view.volumes.contains_key(group));
+        engine.heard.store(view.applied.get(), Ordering::Relaxed);
+        false
     }
 }
 
@@ -60,24 +75,6 @@ impl Teller {
             Some(told) => (*told != now).then_some(now),
             None => (now.revision > LogIndex(0) || volume.was_changed()).then_some(now),
         }
-    }
-
-    async fn pass(&mut self, engine: &Arc<Engine>) {
-        let view = engine.meta.view();
-        for volume in view.volumes.values() {
-            let Some(news) = self.news(volume) else { continue };
-            match tell(engine, volume, &news).await {
-                Ok(()) => {
-                    self.told.insert(volume.group, news);
-                }
-                Err(error) => {
-                    tracing::warn!(volume = volume.name, %error, "a disk's thread was not told of a volume's change yet");
-                    return;
-                }
-            }
-        }
-        self.told.retain(|group, _| view.volumes.contains_key(group));
-        engine.heard.store(view.applied.get(), Ordering::Relaxed);
     }
 }
 

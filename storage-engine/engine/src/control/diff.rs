@@ -43,8 +43,13 @@ pub(super) async fn diff(
     let catalogue = route::catalogue_soon(engine).await?;
     let volume = volumes::find(&catalogue, &request.volume)?;
     let wanted = check(&catalogue, volume, &request)?;
-    if let Some(disk) = replica_here(engine, wanted).await {
-        return Ok(Response::new(stream(Arc::clone(engine), disk, wanted, request)));
+    if let Some((disk, first)) = replica_here(engine, wanted).await {
+        return Ok(Response::new(stream(
+            Arc::clone(engine),
+            disk,
+            (wanted, first),
+            request,
+        )));
     }
     if was_passed_on {
         return Err(Status::unavailable(format!(
@@ -121,11 +126,13 @@ async fn ask_for(engine: &Engine, disk: DiskId, wanted: ChangesRequest) -> Resul
     }
 }
 
-/// The disk here with a replica that has the snapshots.
-async fn replica_here(engine: &Arc<Engine>, wanted: ChangesRequest) -> Option<DiskId> {
+/// The disk here with a replica that has the snapshots, and the first part that it tells.
+async fn replica_here(engine: &Arc<Engine>, wanted: ChangesRequest) -> Option<(DiskId, ChangesPart)> {
     for (disk, status) in survey::local_groups(engine).await {
-        if status.spec.group == wanted.group && ask_for(engine, disk, wanted).await.is_ok() {
-            return Some(disk);
+        if status.spec.group == wanted.group
+            && let Ok(first) = ask_for(engine, disk, wanted).await
+        {
+            return Some((disk, first));
         }
     }
     None
@@ -134,16 +141,13 @@ async fn replica_here(engine: &Arc<Engine>, wanted: ChangesRequest) -> Option<Di
 fn stream(
     engine: Arc<Engine>,
     disk: DiskId,
-    mut wanted: ChangesRequest,
+    (mut wanted, first): (ChangesRequest, ChangesPart),
     request: api::DiffSnapshotsRequest,
 ) -> DiffStream {
     let (sender, receiver) = mpsc::channel(PARTS_WAITING);
     tokio::spawn(async move {
+        let mut told = Ok(first);
         loop {
-            let told = match ask_for(&engine, disk, wanted).await {
-                Ok(part) => Ok(part),
-                Err(status) => Err(because_it_is_gone(&engine, &request).unwrap_or(status)),
-            };
             let next = told.as_ref().ok().and_then(|part| part.next);
             // Nobody listens any more, or there is nothing more to say.
             if sender.send(told.map(|part| describe(&part))).await.is_err() {
@@ -151,6 +155,10 @@ fn stream(
             }
             let Some(next) = next else { return };
             wanted.lba = next;
+            told = match ask_for(&engine, disk, wanted).await {
+                Ok(part) => Ok(part),
+                Err(status) => Err(because_it_is_gone(&engine, &request).unwrap_or(status)),
+            };
         }
     });
     Box::pin(ReceiverStream::new(receiver))

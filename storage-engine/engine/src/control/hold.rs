@@ -76,6 +76,16 @@ async fn size_of(thread: &Arc<dyn DiskThread>, wanted: HoldRequest) -> Result<u6
     Ok(found.size_blocks * BLOCK_BYTES)
 }
 
+/// What an engine is asked for.
+pub(super) fn request(group: GroupId, token: u64, step: api::HoldStep, snapshot_id: u64) -> api::HoldVolumeRequest {
+    api::HoldVolumeRequest {
+        volume_id: group.get(),
+        token,
+        step: step.into(),
+        snapshot_id,
+    }
+}
+
 /// Asks one engine.
 pub(super) async fn ask_engine(
     engine: &Arc<Engine>,
@@ -97,9 +107,7 @@ pub(super) async fn ask_engine(
 
 /// The engines with a replica of a volume, this one without an address.
 fn holders(engine: &Engine, catalogue: &Catalogue, volume: &VolumeRecord) -> Vec<Option<String>> {
-    let members = volume.replicas.iter().map(|replica| replica.node);
-    let joining = volume.succession.swaps.iter().map(|swap| swap.joining.node);
-    let nodes: BTreeSet<NodeId> = members.chain(joining).collect();
+    let nodes: BTreeSet<NodeId> = volume.members_and_coming().map(|member| member.node).collect();
     let found = nodes.iter().filter_map(|node| catalogue.nodes.get(node));
     found
         .map(|node| (node.id != engine.node()).then(|| node.control_address.clone()))
@@ -116,12 +124,7 @@ pub(super) async fn begin(
     let mut asked = JoinSet::new();
     for address in holders(engine, catalogue, volume) {
         let engine = Arc::clone(engine);
-        let request = api::HoldVolumeRequest {
-            volume_id: volume.group.get(),
-            token,
-            step: api::HoldStep::Begin.into(),
-            snapshot_id: 0,
-        };
+        let request = request(volume.group, token, api::HoldStep::Begin, 0);
         asked.spawn(async move {
             let answer = ask_engine(&engine, address.as_deref(), request).await;
             answer.map(|_| address)

@@ -31,16 +31,21 @@ pub(super) fn find<'a>(
         .ok_or_else(|| Status::not_found(format!("there is no snapshot '{name}' of volume '{}'", volume.name)))
 }
 
+/// Seconds since 1970, by this engine's clock: only shown, nothing is decided by it.
+pub(super) fn now_unix_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
 /// On the meta leader: commits, and waits until the volume's leader has made it.
 pub(super) async fn create(engine: &Arc<Engine>, request: api::CreateSnapshotRequest) -> Result<api::Snapshot, Status> {
     check_snapshot_name(&request.name).map_err(MetaError::from)?;
     let catalogue = engine.meta.barrier().await?;
     let volume = volumes::find(&catalogue, &request.volume)?.clone();
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let command = SnapshotCommand::Create {
         group: volume.group,
         name: request.name.clone(),
-        created_unix_s: since.as_secs(),
+        created_unix_s: now_unix_s(),
     };
     let Outcome::Snapshot(id) = engine.meta.execute(&Command::Snapshot(command)).await? else {
         return Err(Status::internal("a snapshot was created without a number"));
@@ -133,14 +138,10 @@ pub(super) type Space = BTreeMap<u64, api::SnapshotSpace>;
 
 /// What the leader says that each snapshot takes.
 fn space_of(volume: &VolumeRecord, survey: &Survey) -> Space {
-    let members = volume.replicas.iter().map(|replica| replica.id);
-    let joining = volume.succession.swaps.iter().map(|swap| swap.joining.replica);
-    let leader = members
-        .chain(joining)
-        .filter_map(|replica| survey.replicas.get(&replica))
-        .filter(|status| status.role == "leader")
-        .max_by_key(|status| status.term);
-    let spaces = leader.map(|status| status.snapshot_space.clone()).unwrap_or_default();
+    let leader = survey::leader_of(volume, survey);
+    let spaces = leader
+        .map(|(_, status)| status.snapshot_space.clone())
+        .unwrap_or_default();
     spaces.into_iter().map(|space| (space.snapshot_id, space)).collect()
 }
 

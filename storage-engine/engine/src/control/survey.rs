@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cairn_api::control as api;
 use cairn_api::ids::{GroupId, NodeId, ReplicaId};
-use cairn_core::event::{Command, CommandReply, GroupStatus};
+use cairn_core::event::{Command, CommandReply, GroupStatus, Member};
 use tonic::{Response, Status};
 
 use super::convert;
@@ -120,8 +120,8 @@ fn damaged(engine: &Engine, found: &[api::LocalReplica], wanted: impl Fn(GroupId
 pub async fn survey(engine: &Arc<Engine>, catalogue: &Catalogue, volume: Option<&VolumeRecord>) -> Survey {
     let holds = |node: NodeId| {
         volume.is_none_or(|volume| {
-            let joining = volume.succession.swaps.iter().any(|swap| swap.joining.node == node);
-            joining || volume.replicas.iter().any(|replica| replica.node == node)
+            let mut all = volume.members_and_coming();
+            all.any(|member| member.node == node)
         })
     };
     let volume_id = volume.map_or(0, |volume| volume.group.get());
@@ -201,22 +201,24 @@ async fn ask_engine(
     }
 }
 
+/// The volume's leader, of those that the survey found.
+pub fn leader_of<'a>(volume: &VolumeRecord, survey: &'a Survey) -> Option<(Member, &'a api::ReplicaStatus)> {
+    // A deposed leader may still believe in itself: the highest term is right.
+    // A newcomer may lead before the catalogue has heard that it took its place.
+    volume
+        .members_and_coming()
+        .filter_map(|member| Some((member, survey.replicas.get(&member.replica)?)))
+        .filter(|(_, status)| status.role == "leader")
+        .max_by_key(|(_, status)| status.term)
+}
+
 /// A volume with what the survey found of it.
 pub fn describe(catalogue: &Catalogue, volume: &VolumeRecord, survey: &Survey) -> api::Volume {
     let mut message = convert::volume(volume);
     for replica in message.replicas.iter_mut().chain(&mut message.joining) {
         replica.status = survey.replicas.get(&ReplicaId(replica.replica_id)).cloned();
     }
-    // A deposed leader may still believe in itself: the highest term is right.
-    // A newcomer may lead before the catalogue has heard that it took its place.
-    let joining = volume.succession.swaps.iter().map(|swap| swap.joining);
-    let leader = volume
-        .members()
-        .into_iter()
-        .chain(joining)
-        .filter_map(|member| Some((member, survey.replicas.get(&member.replica)?)))
-        .filter(|(_, status)| status.role == "leader")
-        .max_by_key(|(_, status)| status.term);
+    let leader = leader_of(volume, survey);
     if let Some((member, status)) = &leader {
         message.leader = catalogue.node_name(member.node);
         message.served_bytes = status.size_bytes;

@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cairn_api::control as api;
 use cairn_api::ids::{GroupId, LogIndex};
@@ -123,11 +123,10 @@ async fn attempt(
     }
     let groups: Vec<GroupId> = wanted.iter().map(|volume| volume.group).collect();
     let token = Token::new(&engine.coordinators);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let command = SnapshotCommand::CreateTogether {
         groups: groups.clone(),
         name: request.name.clone(),
-        created_unix_s: since.as_secs(),
+        created_unix_s: snapshots::now_unix_s(),
         token: token.token,
     };
     match engine.meta.execute(&Command::Snapshot(command)).await {
@@ -208,7 +207,7 @@ async fn take(
     let mut asked = JoinSet::new();
     for ((group, address), record) in leaders.into_iter().zip(records) {
         let (engine, snapshot) = (Arc::clone(engine), record.id);
-        let request = request(group, token, api::HoldStep::Take, snapshot.get());
+        let request = hold::request(group, token, api::HoldStep::Take, snapshot.get());
         asked.spawn(async move {
             let reply = hold::ask_engine(&engine, address.as_deref(), request).await;
             let reply = reply.map_err(|status| (address, group, status.message().to_owned()))?;
@@ -235,15 +234,6 @@ async fn take(
     }
     tracing::info!(token, volumes = made.len(), took = ?began.elapsed(), "made snapshots together");
     Ok(made)
-}
-
-fn request(group: GroupId, token: u64, step: api::HoldStep, snapshot_id: u64) -> api::HoldVolumeRequest {
-    api::HoldVolumeRequest {
-        volume_id: group.get(),
-        token,
-        step: step.into(),
-        snapshot_id,
-    }
 }
 
 /// The leaders' engines, by the volumes, in their order.
@@ -284,7 +274,7 @@ fn end_all(engine: &Arc<Engine>, held: Leaders, token: u64) {
     for (group, address) in held {
         let engine = Arc::clone(engine);
         tokio::spawn(async move {
-            let request = request(group, token, api::HoldStep::End, 0);
+            let request = hold::request(group, token, api::HoldStep::End, 0);
             if let Err(status) = hold::ask_engine(&engine, address.as_deref(), request).await {
                 tracing::debug!(%group, reason = status.message(), "a hold ends by itself");
             }

@@ -141,6 +141,12 @@ impl VolumeRecord {
         self.replicas.iter().map(ReplicaRecord::member).collect()
     }
 
+    /// Its replicas as members of the group, and after them those that take another's place.
+    pub fn members_and_coming(&self) -> impl Iterator<Item = Member> + '_ {
+        let coming = self.succession.swaps.iter().map(|swap| swap.joining);
+        self.members().into_iter().chain(coming)
+    }
+
     /// The Raft group as it was created, which is how every replica of it is made.
     pub fn spec(&self) -> GroupSpec {
         GroupSpec {
