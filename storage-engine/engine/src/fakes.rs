@@ -30,6 +30,8 @@ struct FakeDisk {
     observer: Option<Arc<dyn DiskObserver>>,
     /// Commands of the meta group delivered so far; none before it was asked to.
     delivered: Option<usize>,
+    /// Its core does not say which groups it has.
+    is_mute: bool,
 }
 
 #[derive(Default)]
@@ -171,6 +173,7 @@ impl State {
                 *size = size_blocks.max(*size);
                 Ok(CommandReply::Done)
             }
+            Command::Inspect if self.disk(id).is_mute => Err(CommandError::Refused("busy".to_owned())),
             Command::Inspect => Ok(CommandReply::Groups(self.inspect(id))),
             Command::Detach { .. } | Command::HandOver | Command::Scrub(_) => Ok(CommandReply::Done),
             Command::ScrubStatus => Ok(CommandReply::Scrub(ScrubStatus {
@@ -255,6 +258,7 @@ impl World {
             groups: BTreeMap::new(),
             observer: None,
             delivered: None,
+            is_mute: false,
         };
         self.state().disks.insert(path.to_owned(), disk);
     }
@@ -279,6 +283,11 @@ impl World {
     /// The groups on the disk.
     pub(crate) fn groups(&self, path: &Path) -> Vec<GroupId> {
         self.state().disks[path].groups.keys().copied().collect()
+    }
+
+    /// The disk does not tell of its groups any more.
+    pub(crate) fn mute(&self, path: &Path) {
+        self.state().disks.get_mut(path).unwrap().is_mute = true;
     }
 
     /// The disk loses a group, as if its contents were lost.

@@ -196,13 +196,14 @@ impl Task {
         let mut is_settled = !view.volumes.values().any(|volume| volume.phase() != VolumePhase::Ready);
         is_settled &= !succeed::is_needed(&view, &disks);
         self.note_removed(&view, &disks);
-        let present: Present = survey::local_groups(engine)
-            .await
-            .into_iter()
-            .map(|(disk, status)| (disk, status.spec.group, status.replica))
+        let told = survey::groups_by_disk(engine).await;
+        is_settled &= disks.iter().all(|disk| told.contains_key(disk));
+        let present: Present = told
+            .iter()
+            .flat_map(|(disk, groups)| groups.iter().map(|status| (*disk, status.spec.group, status.replica)))
             .collect();
         self.close_deleted(engine, &view);
-        for disk in disks {
+        for disk in disks.into_iter().filter(|disk| told.contains_key(disk)) {
             for problem in succeed::bring_in_line(engine, &view, disk, &present).await {
                 self.problem(&problem);
             }

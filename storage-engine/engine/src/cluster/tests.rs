@@ -413,6 +413,17 @@ async fn a_replica_that_was_lost_is_not_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_does_not_tell_of_its_replicas_has_not_lost_them() {
+    let bench = Bench::three().await;
+    bench.create(0, "v", 4096).await.unwrap();
+    bench.world.mute(&bench.disk(2));
+    let found = bench.volume(1, "v").await.unwrap();
+    assert_eq!(found.health, "degraded", "nothing is known of the third replica");
+    let told = found.replicas.iter().filter(|replica| replica.status.is_some());
+    assert_eq!(told.count(), 2, "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_the_refusal_says_who_can_be_reached() {
     let mut bench = Bench::three().await;
     bench.stop(0).await;

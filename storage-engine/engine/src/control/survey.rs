@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_api::control as api;
-use cairn_api::ids::{GroupId, NodeId, ReplicaId};
+use cairn_api::ids::{DiskId, GroupId, NodeId, ReplicaId};
 use cairn_core::event::{Command, CommandReply, GroupStatus, Member};
 use tonic::{Response, Status};
 
 use super::convert;
 use crate::disks::ask;
 use crate::engine::Engine;
-use crate::meta::{Catalogue, VolumePhase, VolumeRecord};
+use crate::meta::{Catalogue, ReplicaRecord, VolumePhase, VolumeRecord};
 
 /// How long an engine may take to tell of its replicas.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,17 +35,27 @@ impl Survey {
     }
 }
 
-/// The groups on this engine's disks, as their cores see them.
-pub async fn local_groups(engine: &Engine) -> Vec<(cairn_api::ids::DiskId, GroupStatus)> {
-    let mut groups = Vec::new();
+/// The groups on each disk of this engine whose core tells of them. Of a disk that is not there nothing is known:
+/// its core is busy or stops, and its groups are not gone.
+pub async fn groups_by_disk(engine: &Engine) -> BTreeMap<DiskId, Vec<GroupStatus>> {
+    let mut told = BTreeMap::new();
     for (disk, thread) in engine.disks.serving() {
         match ask(&thread, Command::Inspect, PATIENCE).await {
-            Ok(CommandReply::Groups(found)) => groups.extend(found.into_iter().map(|status| (disk, status))),
+            Ok(CommandReply::Groups(found)) => {
+                told.insert(disk, found);
+            }
             Ok(other) => tracing::error!(%disk, ?other, "the disk's core answered an inspection with something else"),
             Err(error) => tracing::warn!(%disk, %error, "the disk's core does not tell of its groups"),
         }
     }
-    groups
+    told
+}
+
+/// The groups on this engine's disks, as those cores see them that tell.
+pub async fn local_groups(engine: &Engine) -> Vec<(DiskId, GroupStatus)> {
+    let told = groups_by_disk(engine).await.into_iter();
+    told.flat_map(|(disk, groups)| groups.into_iter().map(move |status| (disk, status)))
+        .collect()
 }
 
 /// This engine's replicas for the control API; `volume_id` 0 asks for those of all volumes.
@@ -54,17 +64,20 @@ pub async fn local_replicas(engine: &Engine, volume_id: u64, with_snapshots: boo
         0 => group != GroupId::META,
         volume_id => group.get() == volume_id,
     };
-    let mut replicas: Vec<api::LocalReplica> = local_groups(engine)
-        .await
-        .into_iter()
-        .filter(|(_, status)| wanted(status.spec.group))
-        .map(|(disk, status)| api::LocalReplica {
+    // What is in the catalogue only later may have been made after its disk told.
+    let view = engine.meta.view();
+    let told = groups_by_disk(engine).await;
+    let of_disk = |(disk, groups): (&DiskId, &Vec<GroupStatus>)| -> Vec<api::LocalReplica> {
+        let groups = groups.iter().filter(|status| wanted(status.spec.group));
+        let replica = |status: &GroupStatus| api::LocalReplica {
             volume_id: status.spec.group.get(),
             replica_id: status.replica.get(),
             disk_id: disk.to_string(),
-            status: Some(convert::replica_status(&status)),
-        })
-        .collect();
+            status: Some(convert::replica_status(status)),
+        };
+        groups.map(replica).collect()
+    };
+    let mut replicas: Vec<_> = told.iter().flat_map(of_disk).collect();
     if with_snapshots {
         for replica in &mut replicas {
             let spaces = snapshot_space(engine, replica).await;
@@ -73,7 +86,7 @@ pub async fn local_replicas(engine: &Engine, volume_id: u64, with_snapshots: boo
             }
         }
     }
-    replicas.extend(damaged(engine, &replicas, wanted));
+    replicas.extend(damaged(&view, &told, wanted));
     replicas
 }
 
@@ -94,16 +107,21 @@ async fn snapshot_space(engine: &Engine, replica: &api::LocalReplica) -> Vec<api
     }
 }
 
-/// Replicas that were made here once and are not on their disk.
-fn damaged(engine: &Engine, found: &[api::LocalReplica], wanted: impl Fn(GroupId) -> bool) -> Vec<api::LocalReplica> {
-    let view = engine.meta.view();
-    let serving: Vec<_> = engine.disks.serving().iter().map(|(disk, _)| *disk).collect();
+/// Replicas that were made here once and are not on their disk, which told of what it has.
+fn damaged(
+    view: &Catalogue,
+    told: &BTreeMap<DiskId, Vec<GroupStatus>>,
+    wanted: impl Fn(GroupId) -> bool,
+) -> Vec<api::LocalReplica> {
+    let is_missing = |replica: &ReplicaRecord| {
+        let groups = told.get(&replica.disk);
+        groups.is_some_and(|groups| groups.iter().all(|status| status.replica != replica.id))
+    };
     view.volumes
         .values()
         .filter(|volume| wanted(volume.group) && volume.phase() != VolumePhase::Deleting)
         .flat_map(|volume| volume.replicas.iter().map(move |replica| (volume, replica)))
-        .filter(|(_, replica)| replica.created && serving.contains(&replica.disk))
-        .filter(|(_, replica)| !found.iter().any(|other| other.replica_id == replica.id.get()))
+        .filter(|(_, replica)| replica.created && is_missing(replica))
         .map(|(volume, replica)| api::LocalReplica {
             volume_id: volume.group.get(),
             replica_id: replica.id.get(),
