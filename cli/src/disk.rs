@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cairn_api::units::{BLOCK_BYTES, ByteSize};
-use cairn_format::superblock::{SEGMENT_COUNT_MIN, SEGMENT_SIZE_DEFAULT, SEGMENTS_START_DEFAULT};
+use cairn_format::superblock::{SEGMENT_COUNT_MIN, SEGMENT_SIZE_MIN, SEGMENTS_START_DEFAULT};
 use cairn_reactor::DiskError;
 use cairn_reactor::disk::{self, FormatOptions};
 use nix::sys::statvfs::statvfs;
@@ -16,7 +16,7 @@ use crate::progress::ByteBar;
 use crate::views::{ClearedView, FormattedView, LocalDiskView};
 
 /// The smallest disk: both superblocks and the fewest segments a log can live with.
-const DISK_BYTES_MIN: u64 = SEGMENTS_START_DEFAULT + SEGMENT_COUNT_MIN as u64 * SEGMENT_SIZE_DEFAULT + BLOCK_BYTES;
+const DISK_BYTES_MIN: u64 = SEGMENTS_START_DEFAULT + SEGMENT_COUNT_MIN as u64 * SEGMENT_SIZE_MIN + BLOCK_BYTES;
 
 /// Formats a device or a file, showing progress.
 pub(crate) fn format(path: &Path, size: Option<ByteSize>, force: bool) -> Result<FormattedView, CliError> {

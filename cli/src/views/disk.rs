@@ -18,9 +18,13 @@ pub struct DiskView {
     pub disk_id: String,
     /// Its size.
     pub size_bytes: u64,
-    /// What its log can still take; absent while the node does not answer.
+    /// Data that it can still take; absent while the node does not answer.
     pub free_bytes: Option<u64>,
-    /// `ok`, `recovering`, `failed: <why>`, `missing` if its node does not have it now, `removed` once it is replaced, or
+    /// Data on it that is in use; absent while the node does not answer.
+    pub used_bytes: Option<u64>,
+    /// Data that it takes at most: less than its size, since collection needs room to work in.
+    pub capacity_bytes: Option<u64>,
+    /// `ok`, `ok, filling up`, `ok, nearly full`, `ok, full`, `recovering`, `failed: <why>`, `missing` if its node does not have it now, `removed` once it is replaced, or
     /// `unknown` while the node does not answer.
     pub state: String,
     /// Replicas on it; absent while the node does not answer.
@@ -51,6 +55,8 @@ impl DiskView {
             disk_id: disk.disk_id.clone(),
             size_bytes: disk.size_bytes,
             free_bytes: live.then_some(disk.free_bytes),
+            used_bytes: live.then_some(disk.used_bytes),
+            capacity_bytes: live.then_some(disk.capacity_bytes),
             state: non_empty(&disk.state)
                 .filter(|_| live)
                 .unwrap_or_else(|| "unknown".to_owned()),
@@ -115,6 +121,7 @@ impl View for DiskListView {
             Column::Words("NODE"),
             Column::Words("PATH"),
             Column::Number("SIZE"),
+            Column::Number("USED"),
             Column::Number("FREE"),
             Column::Number("REPLICAS"),
             Column::Words("STATE"),
@@ -125,6 +132,7 @@ impl View for DiskListView {
                 disk.node.clone(),
                 disk.path.clone(),
                 ByteSize(disk.size_bytes).to_string(),
+                or_nothing(disk.used_bytes.map(|bytes| ByteSize(bytes).to_string()).as_deref()),
                 or_nothing(disk.free_bytes.map(|bytes| ByteSize(bytes).to_string()).as_deref()),
                 or_nothing(disk.replicas.map(|count| count.to_string()).as_deref()),
                 disk.state_words(),

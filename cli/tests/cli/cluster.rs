@@ -113,10 +113,10 @@ fn disks_are_listed_through_an_engine() {
     assert_eq!(
         text,
         "\
-NODE  PATH           SIZE     FREE  REPLICAS  STATE    DISK
-1     /disks/1.img  2 GiB  1.5 GiB         1  ok       disk-1
-2     /disks/2.img  2 GiB  1.5 GiB         1  ok       disk-2
-3     /disks/3.img  2 GiB        -         -  unknown  disk-3
+NODE  PATH           SIZE     USED     FREE  REPLICAS  STATE    DISK
+1     /disks/1.img  2 GiB  256 MiB  1.5 GiB         1  ok       disk-1
+2     /disks/2.img  2 GiB  256 MiB  1.5 GiB         1  ok       disk-2
+3     /disks/3.img  2 GiB        -        -         -  unknown  disk-3
 "
     );
 }

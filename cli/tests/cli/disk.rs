@@ -56,9 +56,9 @@ fn format_refuses_what_it_recognises_and_names_it() {
 fn format_refuses_sizes_that_cannot_be() {
     let dir = scratch();
     let path = dir.path().join("disk.img");
-    let ran = run(&format!("disk format {} --size 64MiB", path.display()));
+    let ran = run(&format!("disk format {} --size 32MiB", path.display()));
     assert_eq!(ran.code, 2);
-    assert!(ran.stderr.contains("the least is 135270400 bytes"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the least is 34607104 bytes"), "{}", ran.stderr);
     let ran = run(&format!("disk format {} --size 4000TiB", path.display()));
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("4000 TiB are needed for"), "{}", ran.stderr);

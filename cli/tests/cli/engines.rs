@@ -12,6 +12,8 @@ pub(crate) fn node(name: &str) -> NodeInfo {
         path: format!("/disks/{name}.img"),
         size_bytes: 2 << 30,
         free_bytes: 3 << 29,
+        used_bytes: 1 << 28,
+        capacity_bytes: 1 << 30,
         state: "ok".to_owned(),
         replicas: 1,
     };

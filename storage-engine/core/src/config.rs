@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cairn_api::ids::{ClusterId, DiskId, NodeId};
+use cairn_format::entry::ENTRY_BLOCKS_MAX;
 use cairn_format::superblock::Geometry;
 
 /// A core's identity, place and bounds.
@@ -92,7 +93,90 @@ pub struct Limits {
     pub log_kept_max: u64,
     /// Bytes a second that the replicas of this disk receive of such states; 0 for as many as come.
     pub catch_up_rate: u64,
+    /// When checkpoints are made and space is collected.
+    pub space: SpaceSettings,
 }
+
+/// When checkpoints are made and space is collected. What is not set follows from the size of the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SpaceSettings {
+    /// A checkpoint is made when the log is in more segments than this: what a start reads through, and what followers may lag
+    /// behind before they are brought up from the map.
+    pub window_segments_max: Option<u32>,
+    /// Segments that are kept free: with fewer, collection begins.
+    pub free_segments_low: Option<u32>,
+}
+
+impl SpaceSettings {
+    /// A thirty-second of the disk, between 4 segments and 256 (16 GiB).
+    pub(crate) fn window_segments_max(&self, geometry: &Geometry) -> usize {
+        let set = self
+            .window_segments_max
+            .unwrap_or((geometry.segment_count / 32).clamp(4, 256));
+        set.max(2) as usize
+    }
+
+    /// So much of the log stays behind a checkpoint: half of the longest, so that a follower that was away for a moment finds
+    /// what it lacks.
+    pub(crate) fn window_segments_kept(&self, geometry: &Geometry) -> usize {
+        self.window_segments_max(geometry) / 2
+    }
+
+    /// A sixteenth of the disk, at least 2 segments, beyond what writers must find free.
+    pub(crate) fn free_segments_low(&self, geometry: &Geometry) -> usize {
+        let needed = needed_segments(geometry);
+        let set = self.free_segments_low.map(|set| set as usize);
+        set.unwrap_or(needed + (geometry.segment_count as usize / 16).max(2))
+    }
+}
+
+/// Segments that take no payload of clients: for what frees space or keeps groups alive when the disk is full, for
+/// checkpoints, and for the collector. A thirty-second of the disk: the pages of all maps are at most a two-hundredth of what
+/// they name, and there may be two of each. At least four: the log, the collector and a checkpoint each begin at most one
+/// segment before the checkpoint is durable that frees what the collector has emptied, and one is the log's alone.
+pub(crate) fn reserve_segments(geometry: &Geometry) -> usize {
+    (geometry.segment_count as usize / 32).max(4)
+}
+
+/// With fewer free segments than this, writers wait.
+pub(crate) fn needed_segments(geometry: &Geometry) -> usize {
+    reserve_segments(geometry) + margin_segments(geometry)
+}
+
+/// Blocks of payload that a disk takes at most: of what is beyond the reserve, and beyond the log, cold and index heads, a
+/// sixteenth is left to be garbage. Collection would have to write more than sixteen blocks for each one that it gains.
+pub(crate) fn capacity_blocks(geometry: &Geometry) -> u64 {
+    let kept = needed_segments(geometry) + HEADS;
+    let segments = (geometry.segment_count as usize).saturating_sub(kept);
+    let blocks = segments as u64 * (geometry.segment_blocks() - 1);
+    blocks - blocks / 16
+}
+
+/// Room in blocks that a disk must have beyond a write for it to count as able to take it: for writes that are under way
+/// elsewhere.
+pub(crate) fn margin_blocks(geometry: &Geometry) -> u64 {
+    let blocks = u64::from(geometry.segment_count) * geometry.segment_blocks();
+    (blocks / 64).min(1024)
+}
+
+/// Free segments beyond the reserve in which that room, and a write, are sure to be found.
+fn margin_segments(geometry: &Geometry) -> usize {
+    let blocks = margin_blocks(geometry) + u64::from(ENTRY_BLOCKS_MAX);
+    usize::try_from(blocks.div_ceil(promised_blocks(geometry).max(1))).unwrap_or(usize::MAX)
+}
+
+/// Blocks of payload that are sure to fit into a segment, whatever frames they end up in: every block in a frame of its own,
+/// and what the longest record takes left over at the end.
+pub(crate) fn promised_blocks(geometry: &Geometry) -> u64 {
+    (geometry.segment_blocks() - 1).saturating_sub(RECORD_BLOCKS_MAX) / 2
+}
+
+/// What one record can at most take on the disk, its own frame header included: what may be left over at the end of a
+/// segment because the next record does not fit.
+pub(crate) const RECORD_BLOCKS_MAX: u64 = ENTRY_BLOCKS_MAX as u64 + 1;
+
+/// Segments that are being written to at any time.
+const HEADS: usize = 3;
 
 /// How a disk is read through for damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,6 +208,7 @@ impl Default for Limits {
             scrub: ScrubSettings::default(),
             log_kept_max: LOG_KEPT_MAX,
             catch_up_rate: CATCH_UP_RATE,
+            space: SpaceSettings::default(),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::map::{HeadSpace, SnapshotSpace};
 use crate::membership::Membership;
 
 pub use crate::group::{ChangesPart, ChangesRequest, HOLD_TIME_MAX, HoldRequest, HoldStep};
+pub use crate::space::{CheckpointReport, CollectionReport, SpaceStatus};
 pub use cairn_format::member::{Member, MemberChange};
 
 /// Names a disk operation until its completion.
@@ -174,6 +175,10 @@ pub enum Command {
     Scrub(ScrubRequest),
     /// How far the scrubbing of the disk is.
     ScrubStatus,
+    /// Make a checkpoint soon, whether or not one is due.
+    Checkpoint,
+    /// What the disk's space is used for.
+    Space,
     /// A digest of a volume's contents, equal on replicas that hold the same; takes time in proportion to the volume.
     Digest(GroupId),
 }
@@ -218,6 +223,8 @@ pub enum CommandReply {
     Snapshots(Vec<SnapshotSpace>),
     /// The scrubbing of the disk.
     Scrub(ScrubStatus),
+    /// What the disk's space is used for.
+    Space(SpaceStatus),
 }
 
 /// What may be asked of the scrubbing of a disk.
@@ -525,6 +532,12 @@ pub enum Effect {
         /// Nanoseconds.
         nanos: u64,
     },
+    /// A checkpoint is durable: for the counters.
+    Checkpointed(CheckpointReport),
+    /// Live blocks were moved, or a segment is empty: for the counters.
+    Collected(CollectionReport),
+    /// What the disk's space is used for: at the start, and at most once a second, when it has changed.
+    Space(SpaceStatus),
     /// A stage of a write took so long: for the histograms.
     Measured {
         /// Which stage.

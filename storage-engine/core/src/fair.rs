@@ -76,6 +76,13 @@ pub(crate) struct FairQueue<T> {
 }
 
 impl<T> FairQueue<T> {
+    /// What waits, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.lanes
+            .values()
+            .flat_map(|lane| lane.items.iter().map(|item| &item.item))
+    }
+
     pub(crate) const fn new(is_single: bool) -> Self {
         Self {
             lanes: BTreeMap::new(),

@@ -21,9 +21,11 @@ pub mod mutation;
 mod pace;
 mod reading;
 mod recover;
+mod recovering;
 mod repair;
 mod scrub;
 mod shared;
+mod space;
 pub mod time;
 
 pub use group::SNAPSHOTS_MAX;

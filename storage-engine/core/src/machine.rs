@@ -14,16 +14,19 @@ use crate::event::{
 use crate::gateway::Gateway;
 use crate::group::{BASE, Group, Location, Recovered};
 use crate::load::Load;
-use crate::log::recovery::{LogRead, LogSummary, Outcome, Recovery};
-use crate::log::{LogSettings, LogTail, LogWrite, LogWriter, Record, Ticket};
+use crate::log::recovery::{LogRead, Outcome};
+use crate::log::{LogWrite, Record, Ticket};
 use crate::map::BlockMap;
 use crate::memory::{Heap, Memory};
 use crate::merge::Merger;
 use crate::mutation::{Seeded, mutated};
-use crate::recover::Replay;
+use crate::recovering::{Ready, Recovering};
 use crate::repair::Consumer;
 use crate::scrub::Scrub;
-use crate::shared::{IoNumbers, Origin, Purpose, Shared};
+use crate::shared::{Origin, Purpose, Shared};
+use crate::space::checkpoint::{Checkpoints, Replicas};
+use crate::space::collect::Collector;
+use crate::space::status::Teller;
 use crate::time::Timestamp;
 
 /// Groups that one disk may hold: what the memory of their bookkeeping is sized for.
@@ -43,6 +46,9 @@ struct Running {
     groups: BTreeMap<GroupId, Group>,
     /// The number under which each group was last dropped: that number and those below it never come back.
     dropped: BTreeMap<GroupId, ReplicaId>,
+    checkpoints: Checkpoints,
+    collector: Collector,
+    space: Teller,
     gateways: BTreeMap<GroupId, Gateway>,
     /// The volume that each open device is of.
     devices: BTreeMap<crate::event::DeviceId, GroupId>,
@@ -50,6 +56,8 @@ struct Running {
     writing: BTreeMap<IoId, Writing>,
     /// Commands that are done when a record is durable.
     durable_commands: BTreeMap<(GroupId, Ticket), CommandId>,
+    /// Groups whose creation waits for a frame.
+    created: BTreeMap<GroupId, Ticket>,
     hand_over: Option<CommandId>,
     scrub: Scrub,
     merger: Merger,
@@ -57,14 +65,6 @@ struct Running {
     /// What recovery found, until the frame that opens the log is durable, and what has come meanwhile. What was read
     /// may still be in the device's volatile cache: nobody may be told of it before a flush has followed.
     opening: Option<(RecoverySummary, Vec<Event>)>,
-}
-
-/// A core that reads its disk.
-struct Recovering {
-    recovery: Recovery,
-    replay: Replay,
-    io: IoNumbers,
-    early: Vec<Event>,
 }
 
 enum Phase {
@@ -111,16 +111,8 @@ impl Core {
 
     /// Starts recovery.
     pub fn start(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let mut recovery = Recovery::new(self.config.disk, self.config.geometry).seeded(self.seeded);
-        let mut io = IoNumbers::default();
         let mut reads = Vec::new();
-        recovery.start(&mut || io.next(), &mut reads);
-        let recovering = Recovering {
-            recovery,
-            replay: Replay::new(self.seeded),
-            io,
-            early: Vec::new(),
-        };
+        let recovering = Recovering::start(&self.config, self.seeded, &mut reads);
         self.phase = Phase::Recovering(Box::new(recovering));
         self.recovery_step(now, reads, None, effects);
     }
@@ -134,14 +126,8 @@ impl Core {
             }
             Phase::Recovering(recovering) => match event {
                 Event::Read { io, result } => {
-                    let Recovering {
-                        recovery,
-                        replay,
-                        io: numbers,
-                        ..
-                    } = &mut **recovering;
                     let mut reads = Vec::new();
-                    let outcome = recovery.completed(io, result, &mut || numbers.next(), &mut reads, replay);
+                    let outcome = recovering.read(&self.config, self.seeded, io, result, &mut reads);
                     self.recovery_step(now, reads, outcome, effects);
                 }
                 Event::Tick => {}
@@ -206,7 +192,7 @@ impl Core {
         &mut self,
         now: Timestamp,
         reads: Vec<LogRead>,
-        outcome: Option<Outcome>,
+        outcome: Option<Result<Outcome, String>>,
         effects: &mut Vec<Effect>,
     ) {
         effects.extend(
@@ -218,8 +204,9 @@ impl Core {
         let Phase::Recovering(recovering) = std::mem::replace(&mut self.phase, Phase::Failed) else {
             return;
         };
-        let rows = recovering.recovery.rows();
-        match finish_recovery(&self.config, self.seeded, now, outcome, *recovering) {
+        let rows = recovering.rows();
+        let finished = outcome.and_then(|outcome| recovering.finish(&self.config, self.seeded, now, outcome));
+        match finished.map(|ready| Running::new(&self.config, now, ready)) {
             Ok(mut running) => {
                 running.shared.memory = Arc::clone(&self.memory);
                 self.phase = Phase::Running(Box::new(running));
@@ -244,123 +231,29 @@ fn refuse(event: &Event, effects: &mut Vec<Effect>) {
     }
 }
 
-/// What recovery found, if the disk may be used: where to go on, what was read, whether a torn tail was cut off.
-fn usable(config: &CoreConfig, outcome: Outcome) -> Result<(LogTail, LogSummary, bool), String> {
-    match outcome {
-        Outcome::Clean { tail, summary } => Ok((tail, summary, false)),
-        Outcome::TornTail {
-            tail,
-            summary,
-            sequence,
-            reason,
-        } => {
-            tracing::warn!(disk = %config.disk, sequence, reason, "a torn tail was cut off: it was never acknowledged");
-            Ok((tail, summary, true))
-        }
-        Outcome::LostAcknowledged {
-            segment,
-            sequence,
-            evidence,
-        } => Err(format!(
-            "disk {0} has lost data that it had acknowledged: frame {sequence} in segment {segment}: {evidence}. Its \
-                 replicas never vote again; let their peers rebuild them on another disk: `cairn disk replace {0} NEW`. \
-                 The same device will do, formatted anew",
-            config.disk
-        )),
-        Outcome::Unreadable {
-            offset,
-            words,
-            sequence,
-            evidence,
-        } => Err(unreadable(config.disk, offset, &words, sequence, evidence.as_deref())),
-        Outcome::Unsupported { offset, error } => Err(format!(
-            "disk {} at byte {offset}: {error}; use the version that wrote it",
-            config.disk
-        )),
-        Outcome::DiskTooShort { offset, asked, done } => Err(format!(
-            "disk {} is shorter than its superblock says: a read of {asked} bytes at {offset} gave {done}",
-            config.disk
-        )),
-    }
-}
-
-/// What to do about a place of the log that cannot be read.
-fn unreadable(disk: DiskId, offset: u64, words: &str, sequence: u64, evidence: Option<&str>) -> String {
-    let what =
-        format!("disk {disk} cannot be read at byte {offset}, where its log may go on with frame {sequence}: {words}.");
-    let replace = format!("let its peers rebuild its replicas on another disk: `cairn disk replace {disk} NEW`");
-    match evidence {
-        Some(evidence) => format!(
-            "{what} {evidence}, so that acknowledged data is lost unless it can be read. Start the engine again to try \
-             once more; if it stays so, {replace}"
-        ),
-        None => format!(
-            "{what} Nothing is decided, for it may hold acknowledged data. Start the engine again to try once more; if \
-             it stays so, {replace}, or see `cairn disk clear --help` if the power failed while it was written"
-        ),
-    }
-}
-
-fn finish_recovery(
-    config: &CoreConfig,
-    seeded: Seeded,
-    now: Timestamp,
-    outcome: Outcome,
-    recovering: Recovering,
-) -> Result<Running, String> {
-    let Recovering {
-        recovery,
-        replay,
-        io,
-        early,
-    } = recovering;
-    let (tail, found, torn_tail) = usable(config, outcome)?;
-    if let Some(problem) = replay.problem {
-        return Err(format!("the log of disk {} contradicts itself: {problem}", config.disk));
-    }
-    let incarnation = tail.incarnation;
-    let settings = LogSettings {
-        is_fair: config.limits.is_fair,
-        ..LogSettings::default()
-    };
-    let log = LogWriter::with_settings(config.disk, config.geometry, tail, settings).seeded(seeded);
-    let shared = Shared::new(config.clone(), seeded, log, now, io);
-    let mut summary = RecoverySummary {
-        frames: found.frames,
-        entries: found.entries,
-        segments: found.segments,
-        incarnation,
-        torn_tail,
-        rows: recovery.rows(),
-        groups: Vec::new(),
-    };
-    let dropped = replay.dropped().clone();
-    let mut groups = BTreeMap::new();
-    let mut merger = Merger::new(now);
-    for (number, found) in replay.into_groups() {
-        summary.groups.push(number);
-        let group = Group::start(found, false, &shared).map_err(|error| error.to_string())?;
-        merger.note(number, &group);
-        groups.insert(number, group);
-    }
-    Ok(Running {
-        next_tick: now.after(config.timing.tick),
-        shared,
-        groups,
-        dropped,
-        gateways: BTreeMap::new(),
-        devices: BTreeMap::new(),
-        dirty: BTreeSet::new(),
-        writing: BTreeMap::new(),
-        durable_commands: BTreeMap::new(),
-        hand_over: None,
-        scrub: Scrub::new(config.limits.scrub, now),
-        merger,
-        opening: Some((summary, early)),
-    })
-}
-
 impl Running {
+    fn new(config: &CoreConfig, now: Timestamp, ready: Ready) -> Self {
+        Self {
+            next_tick: now.after(config.timing.tick),
+            shared: ready.shared,
+            groups: ready.groups,
+            dropped: ready.dropped,
+            checkpoints: ready.checkpoints,
+            collector: Collector::new(now),
+            space: Teller::default(),
+            gateways: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            writing: BTreeMap::new(),
+            durable_commands: BTreeMap::new(),
+            created: BTreeMap::new(),
+            hand_over: None,
+            scrub: Scrub::new(config.limits.scrub, now),
+            merger: ready.merger,
+            opening: Some((ready.summary, ready.early)),
+        }
+    }
+
     /// Runs `step` with the caller's effects in place.
     fn with(&mut self, now: Timestamp, effects: &mut Vec<Effect>, step: impl FnOnce(&mut Self)) {
         self.shared.now = self.shared.now.max(now);
@@ -549,6 +442,7 @@ impl Running {
             self.continue_hand_over();
             self.shared.tick_repairs();
             self.shared.log.vouch();
+            self.space.tick(&mut self.shared);
         }
         for number in self.shared.catch_up.take_due(self.shared.now) {
             self.for_peer(number, Group::ask_next);
@@ -592,6 +486,15 @@ impl Running {
         if self.shared.healed(io) {
             return;
         }
+        let mut replicas = Replicas {
+            groups: &mut self.groups,
+            dropped: &self.dropped,
+        };
+        if self.checkpoints.written(&mut self.shared, &mut replicas, io)
+            || self.collector.written(&mut self.shared, &mut self.groups, io)
+        {
+            return;
+        }
         let Some(writing) = self.writing.remove(&io) else {
             return;
         };
@@ -627,13 +530,16 @@ impl Running {
         if let Purpose::Scrub { serial, .. } = purpose {
             return self.scrub.read(shared, &self.groups, serial, result);
         }
-        let number = purpose.group();
+        if let Purpose::Collect { serial, block } = purpose {
+            return self.collector.read(shared, &mut self.groups, (serial, block), result);
+        }
+        let Some(number) = purpose.group() else { return };
         let Some(group) = self.groups.get_mut(&number) else {
             return;
         };
         self.dirty.insert(number);
         match purpose {
-            Purpose::Scrub { .. } => {}
+            Purpose::Scrub { .. } | Purpose::Collect { .. } => {}
             Purpose::BlockRead { read, piece, .. } => group.block_read(shared, read, piece, result),
             Purpose::Fetch {
                 fetch, offset, header, ..
@@ -678,8 +584,15 @@ impl Running {
             }
         }
         if self.opening.is_none() {
+            let mut replicas = Replicas {
+                groups: &mut self.groups,
+                dropped: &self.dropped,
+            };
+            self.checkpoints.step(&mut self.shared, &mut replicas);
+            self.collector.step(&mut self.shared, &mut self.groups);
+            self.shared.release_dead();
             self.scrub.step(&mut self.shared, &self.groups);
-            self.merger.step(self.shared.now, &mut self.groups);
+            self.merger.step(&mut self.shared, &mut self.groups);
         }
         self.compose();
         self.shared.write_heals();
@@ -695,6 +608,14 @@ impl Running {
         log.compose(&mut || io.next(), &mut writes);
         let is_any_composed = !writes.is_empty();
         for write in writes {
+            for (number, last) in &write.records {
+                if self.created.get(number).is_some_and(|ticket| ticket <= last) {
+                    self.created.remove(number);
+                    if let Some(group) = self.groups.get_mut(number) {
+                        group.created_sequence = write.sequence;
+                    }
+                }
+            }
             for placed in &write.placed {
                 if let Some(group) = self.groups.get_mut(&placed.group) {
                     let location = Location {
@@ -761,10 +682,11 @@ impl Running {
         let own = [
             self.scrub.next_deadline(),
             self.merger.next_deadline(),
+            self.collector.next_deadline(),
             self.shared.catch_up.next_deadline(),
         ];
         let own = own.into_iter().flatten().filter(|deadline| *deadline > now);
-        gateways.chain(own).chain(held).fold(self.next_tick, Timestamp::min)
+        gateways.chain(held).chain(own).fold(self.next_tick, Timestamp::min)
     }
 
     /// Tells the volume's gateway something, if there is one here.
@@ -845,18 +767,30 @@ impl Running {
                 self.continue_hand_over();
             }
             Command::Inspect => self.inspect(id),
-            Command::Scrub(request) => {
-                self.scrub.ask(&mut self.shared, &self.groups, request);
-                self.shared.end_command(id, Ok(CommandReply::Done));
-            }
-            Command::ScrubStatus => {
-                let status = self.scrub.status(&self.shared);
-                self.shared.end_command(id, Ok(CommandReply::Scrub(status)));
+            Command::Checkpoint | Command::Space | Command::Scrub(_) | Command::ScrubStatus => {
+                self.disk_command(id, &command);
             }
             Command::Digest(group) => self.for_group(id, group, |group, shared| {
                 shared.end_command(id, Ok(CommandReply::Digest(group.map().digest())));
             }),
         }
+    }
+
+    /// What is asked of the disk, and of no group.
+    fn disk_command(&mut self, id: CommandId, command: &Command) {
+        let reply = match command {
+            Command::Space => CommandReply::Space(self.shared.space_status()),
+            Command::ScrubStatus => CommandReply::Scrub(self.scrub.status(&self.shared)),
+            Command::Scrub(request) => {
+                self.scrub.ask(&mut self.shared, &self.groups, *request);
+                CommandReply::Done
+            }
+            _ => {
+                self.checkpoints.ask();
+                CommandReply::Done
+            }
+        };
+        self.shared.end_command(id, Ok(reply));
     }
 
     fn for_group(&mut self, id: CommandId, number: GroupId, act: impl FnOnce(&mut Group, &mut Shared)) {
@@ -887,6 +821,7 @@ impl Running {
                     term: Term(BASE),
                 });
                 self.durable_commands.insert((number, ticket), id);
+                self.created.insert(number, ticket);
                 if group
                     .spec
                     .members
@@ -940,10 +875,16 @@ impl Running {
         };
         group.abandon(&mut self.shared);
         // What it was reading must not be taken for something that a successor under another number has asked for.
-        self.shared.reads.retain(|_, purpose| purpose.group() != number);
+        self.shared.reads.retain(|_, purpose| purpose.group() != Some(number));
         self.shared.reading.forget(number);
         self.shared.repairs.forget(number);
         self.scrub.forget(number);
+        self.collector.forget(number);
+        for (block, count) in group.data() {
+            self.shared.segments.gone(block, count);
+        }
+        self.checkpoints.abandon(&mut self.shared, &mut self.groups);
+        self.created.remove(&number);
         self.dropped.insert(number, group.replica);
         let ticket = self.shared.log.push(Record::GroupDropped(number));
         self.durable_commands.insert((number, ticket), id);

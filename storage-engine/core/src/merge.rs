@@ -10,6 +10,7 @@ use cairn_api::ids::GroupId;
 
 use crate::group::Group;
 use crate::map::LEAF_SLOTS;
+use crate::shared::Shared;
 use crate::time::Timestamp;
 
 /// Slots that a step looks at: 16 MiB of a volume, at most some 200 microseconds.
@@ -47,7 +48,8 @@ impl Merger {
     }
 
     /// Takes the step that is due.
-    pub(crate) fn step(&mut self, now: Timestamp, groups: &mut BTreeMap<GroupId, Group>) {
+    pub(crate) fn step(&mut self, shared: &mut Shared, groups: &mut BTreeMap<GroupId, Group>) {
+        let now = shared.now;
         if now < self.next {
             return;
         }
@@ -59,7 +61,7 @@ impl Merger {
         self.next = now.after(PAUSE);
         let has_more = groups
             .get_mut(&number)
-            .is_some_and(|group| group.merge_step(STEP_SLOTS));
+            .is_some_and(|group| group.merge_step(shared, STEP_SLOTS));
         if !has_more {
             self.groups.remove(&number);
         }

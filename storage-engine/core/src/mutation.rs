@@ -153,6 +153,18 @@ mutations! {
     ScrubUnchecked, "scrub-unchecked":
         "Scrubbing reads everything and compares nothing.";
         caught by "comparing every mapped block on the media with its checksum, after rot and a whole pass of scrubbing".
+    MovedAgain, "moved-again":
+        "A restart does what was moved before the checkpoint a second time.";
+        caught by "comparing every mapped block on the media with its checksum, after a restart that finds the old place in use again".
+    MovedUnchecked, "moved-unchecked":
+        "Collection changes the map though the block was written anew while it was moved.";
+        caught by "the assertion on the counts of segments, or the history: an old version comes back".
+    FreedBeforeDurable, "freed-before-durable":
+        "Segments are given up when a checkpoint begins instead of when it is durable.";
+        caught by "comparing each segment that is begun with what the last durable checkpoint says is free".
+    ReplacedUncounted, "replaced-uncounted":
+        "What an entry replaces counts as garbage twice.";
+        caught by "the assertion on the counts of segments".
     DamageTakenForTorn, "damage-taken-for-torn":
         "Recovery cuts the log at any damage, whatever vouches for what was lost, and carries on.";
         caught by "a core that starts on a disk which lost acknowledged frames, and then by lost writes".
@@ -282,10 +294,13 @@ mod tests {
             include_str!("group/apply.rs"),
             include_str!("group/catch_up/receive.rs"),
             include_str!("group/catch_up/serve.rs"),
+            include_str!("group/table.rs"),
             include_str!("group/catch_up/staging.rs"),
             include_str!("group/lease.rs"),
             include_str!("group/read.rs"),
             include_str!("group/request.rs"),
+            include_str!("map/relocate.rs"),
+            include_str!("space/checkpoint.rs"),
             include_str!("map/snapshots.rs"),
             include_str!("map/volume.rs"),
             include_str!("log/writer.rs"),

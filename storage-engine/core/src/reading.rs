@@ -6,8 +6,10 @@
 //! their own sake (old entries for a follower, repairs, scrubbing) has bounds of its own and is not held up.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use cairn_api::ids::GroupId;
+use cairn_api::units::BLOCK_BYTES;
 
 use crate::event::{Effect, IoId};
 use crate::fair::FairQueue;
@@ -47,9 +49,16 @@ impl Reading {
         self.waiting.len()
     }
 
+    /// Whether one of those that wait is of blocks in this range of the disk.
+    pub(crate) fn is_about(&self, blocks: &Range<u64>) -> bool {
+        let range = blocks.start * BLOCK_BYTES..blocks.end * BLOCK_BYTES;
+        self.waiting.iter().any(|waiting| range.contains(&waiting.offset))
+    }
+
     /// The group is gone; nobody waits for what it wanted to read. What the disk was asked for still comes.
     pub(crate) fn forget(&mut self, group: GroupId) {
-        self.waiting.forget(group, |waiting| waiting.purpose.group() == group);
+        self.waiting
+            .forget(group, |waiting| waiting.purpose.group() == Some(group));
     }
 }
 
@@ -61,7 +70,7 @@ impl Shared {
             length,
             purpose,
         };
-        let group = waiting.purpose.group();
+        let group = waiting.purpose.group().unwrap_or_default();
         self.reading.waiting.push(group, waiting, u64::from(length), true);
         self.start_reads();
     }

@@ -8,26 +8,51 @@
 //! otherwise start with members more than one change behind its log, and could be elected by a majority that has no voter
 //! in common with that of the present members (`group::members`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cairn_api::ids::{GroupId, LogIndex, ReplicaId};
+use cairn_api::units::Lba;
 use cairn_format::entry::EntryHeader;
+use cairn_format::frame::MovedRun;
 use cairn_format::volume_state::VolumeState;
 use raft::eraftpb::HardState;
 
 use crate::event::GroupSpec;
 use crate::group::{BASE, Location, LogEntry, Recovered, Staging, Verdict, apply_header, membership_of};
 use crate::log::recovery::{RecoveredRecord, RecoverySink};
+use crate::map::DiskBlock;
 use crate::mutation::{Seeded, mutated};
 
 /// Headers kept of each group while replaying, beyond those that are not applied.
 const HEADERS_KEPT: usize = 4096;
 
 /// The groups found so far.
+///
+/// # Behind a checkpoint
+/// The groups are those of the checkpoint, and the log is read from its beginning, which lies before the moment of the
+/// checkpoint: it repeats some of what the checkpoint contains already.
+///
+/// - *Entries* that are applied already are only put into the Raft log. One that leaves a gap behind the log's beginning was
+///   replaced later, by an entry behind the beginning: otherwise the one before it would be there.
+/// - *Hard states* may be older than the checkpoint's: terms and commits only rise, and so does the vote of a term from nobody to somebody.
+/// - *Records of a group before its creation* are of another replica, which was dropped before the checkpoint: they mean nothing.
+///   The checkpoint says by the sequence of its frame where the creation stands.
+/// - *States that were received* are received again, unless the checkpoint contains what came of them; then the Raft log begins anew
+///   at the place where the state was complete. The log from the beginning of one on that was not complete yet is all there.
+/// - *Moved blocks*: a slot that names the old place names the new one. See `space::collect` for why the order is of no matter. What
+///   was moved before the checkpoint was begun is contained, and must not be done again: the old place may be in use again since, for
+///   the same block of the volume, too.
 #[derive(Default)]
 pub(crate) struct Replay {
     groups: BTreeMap<GroupId, Recovered>,
+    /// Replicas of the checkpoint whose creation is still to come in the log.
+    upcoming: BTreeMap<GroupId, Recovered>,
+    /// Groups that the checkpoint knows to have been dropped: what the log still says of them means nothing.
+    past: BTreeSet<GroupId>,
+    is_behind_checkpoint: bool,
+    /// The first frame that was composed after the checkpoint was begun.
+    next_sequence: u64,
     /// The number under which each group was last dropped.
     dropped: BTreeMap<GroupId, ReplicaId>,
     /// The last change of members in each group's log that is not known to be committed.
@@ -43,6 +68,37 @@ impl Replay {
             seeded,
             ..Self::default()
         }
+    }
+
+    /// Goes on from a checkpoint; the log begins with the frame `begins`, and `next_sequence` was to be the next when
+    /// the checkpoint was begun.
+    pub(crate) fn behind(
+        seeded: Seeded,
+        (begins, next_sequence): (u64, u64),
+        mut groups: BTreeMap<GroupId, Recovered>,
+        dropped: BTreeMap<GroupId, ReplicaId>,
+    ) -> Self {
+        for found in groups.values_mut() {
+            found.map.set_seeded(seeded);
+        }
+        let (upcoming, groups) = groups
+            .into_iter()
+            .partition(|(_, found)| found.created_sequence >= begins);
+        Self {
+            groups,
+            upcoming,
+            past: dropped.keys().copied().collect(),
+            dropped,
+            seeded,
+            is_behind_checkpoint: true,
+            next_sequence,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the group has no replica at this place of the log that the checkpoint shows.
+    fn is_of_the_past(&self, group: GroupId) -> bool {
+        !self.groups.contains_key(&group) && (self.upcoming.contains_key(&group) || self.past.contains(&group))
     }
 
     pub(crate) fn into_groups(mut self) -> BTreeMap<GroupId, Recovered> {
@@ -65,20 +121,40 @@ impl Replay {
         &self.dropped
     }
 
-    fn created(&mut self, spec: GroupSpec, replica: ReplicaId) {
+    fn created(&mut self, spec: GroupSpec, replica: ReplicaId, sequence: u64) {
         let group = spec.group;
-        self.groups
-            .entry(group)
-            .or_insert_with(|| Recovered::empty(spec, replica))
-            .map
-            .set_seeded(self.seeded);
+        let is_awaited = |found: &Recovered| found.created_sequence == sequence;
+        if self.upcoming.get(&group).is_some_and(is_awaited) {
+            self.groups.extend(self.upcoming.remove_entry(&group));
+            return;
+        }
+        // The checkpoint's number was dropped later than this one was created, or this is that number.
+        let is_past = self.upcoming.contains_key(&group)
+            || self.past.contains(&group) && self.dropped.get(&group).is_some_and(|dropped| *dropped >= replica);
+        if is_past {
+            return;
+        }
+        let found = self.groups.entry(group).or_insert_with(|| Recovered {
+            created_sequence: sequence,
+            ..Recovered::empty(spec, replica)
+        });
+        found.map.set_seeded(self.seeded);
     }
 
     fn entry(&mut self, group: GroupId, index: u64, entry: LogEntry) {
+        if self.is_of_the_past(group) {
+            return;
+        }
         let Some(found) = self.groups.get_mut(&group) else {
             return self.complain(format!("entry {index} of group {group}, which was never created"));
         };
-        if index > found.log.last() + 1 || index <= found.applied {
+        if let Some((begins, _)) = found.begins
+            && (index <= begins || (index > found.log.last() + 1 && found.log.last() == begins))
+        {
+            return;
+        }
+        let is_repeated = found.begins.is_some() && found.applied == found.checkpointed;
+        if index > found.log.last() + 1 || (index <= found.applied && !is_repeated) {
             let (last, applied) = (found.log.last(), found.applied);
             return self.complain(format!(
                 "entry {index} of group {group} does not follow: the log ends at {last}, applied is {applied}"
@@ -96,6 +172,9 @@ impl Replay {
 
     /// The replica began to receive a state; `have` was committed then.
     fn stage_begun(&mut self, group: GroupId, staging: Staging) {
+        if self.is_of_the_past(group) {
+            return;
+        }
         if !mutated!(self.seeded, StageForgetsCommit) {
             self.committed(group, staging.have.get());
         }
@@ -107,8 +186,20 @@ impl Replay {
 
     /// What was received takes the place of the replica's own: as in `Group::install`.
     fn stage_done(&mut self, group: GroupId, state: &VolumeState) {
+        if self.is_of_the_past(group) {
+            return;
+        }
         // Whatever stood in the log behind it is gone, and so is what it would prove.
         self.changes.remove(&group);
+        if let Some(found) = self.groups.get_mut(&group)
+            && let Some((index, term)) = found.begins
+            && state.index.get() <= found.checkpointed
+        {
+            // The checkpoint contains it.
+            found.staging = None;
+            found.log.restore(index, term);
+            return;
+        }
         let staged = self
             .groups
             .get_mut(&group)
@@ -150,7 +241,10 @@ impl Replay {
         }
     }
 
-    fn hard_state(&mut self, group: GroupId, hard_state: HardState) {
+    fn hard_state(&mut self, group: GroupId, mut hard_state: HardState) {
+        if self.is_of_the_past(group) {
+            return;
+        }
         let Some(found) = self.groups.get_mut(&group) else {
             return self.complain(format!("a hard state of group {group}, which was never created"));
         };
@@ -161,13 +255,38 @@ impl Replay {
                 "group {group} is committed to {commit} but its log ends at {last}"
             ));
         }
-        let known = found.log.hard_state().commit;
+        let before = found.log.hard_state();
+        let known = before.commit;
+        let is_older = (hard_state.term, hard_state.vote != 0) < (before.term, before.vote != 0);
+        if is_older && found.begins.is_some() {
+            (hard_state.term, hard_state.vote) = (before.term, before.vote);
+        }
         found.log.set_hard_state(HardState {
             commit: commit.max(known),
             ..hard_state
         });
         let held_back = u64::from(mutated!(self.seeded, RecoveryForgetsLastEntry));
         self.committed(group, commit.saturating_sub(held_back));
+    }
+
+    fn moved(&mut self, group: GroupId, runs: &[MovedRun], sequence: u64) {
+        if sequence < self.next_sequence && !mutated!(self.seeded, MovedAgain) {
+            return;
+        }
+        // A group that was dropped since names nothing any more.
+        let Some(found) = self.groups.get_mut(&group) else {
+            return;
+        };
+        for run in runs {
+            if found.spec.size_blocks == 0 {
+                found.log.relocate(run.lba, run.from, run.to);
+                continue;
+            }
+            for at in 0..u64::from(run.blocks) {
+                let (old, new) = (DiskBlock(run.from + at), DiskBlock(run.to + at));
+                found.map.relocate(Lba(run.lba + at), old, new);
+            }
+        }
     }
 
     fn complain(&mut self, problem: String) {
@@ -219,7 +338,8 @@ fn apply_to(found: &mut Recovered, commit: u64, seeded: Seeded) -> Result<(), St
         found.applied_term = entry.term;
         found.applied = index;
     }
-    if found.spec.size_blocks != 0 {
+    // What a checkpoint shows as applied may be replaced by its later self until the log has passed the checkpoint.
+    if found.spec.size_blocks != 0 && (found.applied > found.checkpointed || found.begins.is_none()) {
         found.log.evict(found.applied, HEADERS_KEPT);
     }
     Ok(())
@@ -258,7 +378,6 @@ impl RecoverySink for Replay {
             RecoveredRecord::GroupCreated { spec, index, .. } if index.get() != BASE => {
                 self.complain(format!("group {} starts behind index {index}, not {BASE}", spec.group));
             }
-            RecoveredRecord::GroupCreated { spec, replica, .. } => self.created(spec, replica),
             RecoveredRecord::StageBegin {
                 group,
                 mark,
@@ -275,9 +394,18 @@ impl RecoverySink for Replay {
                 .map(|found| (&mut found.staging, &found.map))
             {
                 Some((Some(staging), map)) => staging.take(&portion, payload_block, map),
+                // It was begun before the beginning of the log, and given up before the checkpoint.
+                _ if self.is_behind_checkpoint => {}
                 _ => self.complain(format!("a portion of a state of group {group}, which receives none")),
             },
             RecoveredRecord::StageDone { group, state } => self.stage_done(group, &state),
+            RecoveredRecord::GroupCreated {
+                spec,
+                replica,
+                sequence,
+                ..
+            } => self.created(spec, replica, sequence),
+            RecoveredRecord::Moved { group, runs, sequence } => self.moved(group, &runs, sequence),
             RecoveredRecord::GroupDropped(group) => {
                 self.changes.remove(&group);
                 if let Some(found) = self.groups.remove(&group) {
@@ -317,6 +445,7 @@ mod tests {
             replica: ReplicaId(replica),
             index: LogIndex(BASE),
             term: Term(BASE),
+            sequence: 1,
         });
         replay
     }
@@ -392,6 +521,7 @@ mod tests {
             replica: ReplicaId(4),
             index: LogIndex(BASE),
             term: Term(BASE),
+            sequence: 1,
         });
         entry(&mut replay, BASE + 1, 6, Some(MemberChange::Remove(ReplicaId(3))));
         assert_eq!(voters(replay), (vec![1, 2, 3], BASE, BASE));

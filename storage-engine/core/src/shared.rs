@@ -1,13 +1,14 @@
 //! What the groups and gateways of a core have in common: the log, the links, the operations under way.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId, ReplicaId};
+use cairn_api::units::BLOCK_BYTES;
 use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessage, body_bytes_estimate};
 
-use crate::config::CoreConfig;
+use crate::config::{CoreConfig, capacity_blocks};
 use crate::event::{CommandError, CommandId, CommandReply, Effect, IoId, Stage};
 use crate::log::{HeaderRead, LogWriter};
 use crate::memory::{Heap, Memory};
@@ -15,6 +16,7 @@ use crate::mutation::Seeded;
 use crate::pace::Pace;
 use crate::reading::Reading;
 use crate::repair::Repairs;
+use crate::space::segments::Segments;
 use crate::time::Timestamp;
 
 /// The part of what may wait for the disk that a group may have waiting while there is too much, as a divisor: a request or two.
@@ -69,6 +71,8 @@ pub(crate) enum Purpose {
     RepairProbe { group: GroupId, job: u64, place: usize },
     /// Blocks that are read to find damage, by the number of the read.
     Scrub { group: GroupId, serial: u64 },
+    /// A stretch of a segment that is being emptied, from this block of the disk on.
+    Collect { serial: u64, block: u64 },
     /// Blocks for a peer that has lost them.
     RepairServe {
         group: GroupId,
@@ -85,6 +89,15 @@ pub(crate) enum Purpose {
     },
 }
 
+/// What a disk can still take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Room {
+    /// Blocks of payload, now.
+    pub(crate) free_blocks: u64,
+    /// Blocks of payload, once all garbage is collected.
+    pub(crate) room_blocks: u64,
+}
+
 /// Gives each disk operation its number.
 #[derive(Debug, Default)]
 pub(crate) struct IoNumbers {
@@ -92,6 +105,11 @@ pub(crate) struct IoNumbers {
 }
 
 impl IoNumbers {
+    /// The last one that was given.
+    pub(crate) const fn last(&self) -> IoId {
+        IoId(self.last)
+    }
+
     pub(crate) fn next(&mut self) -> IoId {
         self.last += 1;
         IoId(self.last)
@@ -106,8 +124,10 @@ pub(crate) struct Links {
 }
 
 impl Purpose {
-    pub(crate) fn group(&self) -> GroupId {
-        match self {
+    /// Whose blocks it is about; `None` for those of all groups.
+    pub(crate) fn group(&self) -> Option<GroupId> {
+        Some(match self {
+            Self::Collect { .. } => return None,
             Self::BlockRead { group, .. }
             | Self::Fetch { group, .. }
             | Self::Outbox { group, .. }
@@ -117,7 +137,7 @@ impl Purpose {
             | Self::Scrub { group, .. }
             | Self::RepairServe { group, .. }
             | Self::RepairSearch { group, .. } => *group,
-        }
+        })
     }
 }
 
@@ -156,6 +176,15 @@ pub(crate) struct Shared {
     pub(crate) now: Timestamp,
     pub(crate) effects: Vec<Effect>,
     pub(crate) log: LogWriter,
+    pub(crate) segments: Segments,
+    /// Writes whose end concerns nobody any more.
+    pub(crate) stray_writes: BTreeSet<IoId>,
+    /// Somebody needs what a checkpoint would free.
+    pub(crate) wants_checkpoint: bool,
+    /// A replica's map was replaced by another: a checkpoint under way names leaves that are gone.
+    pub(crate) is_checkpoint_void: bool,
+    /// The cold segment that is being filled.
+    pub(crate) cold_segment: Option<u32>,
     pub(crate) links: Links,
     /// Bytes that are being read for each peer's gateways: they are queued to it next.
     reading_for: BTreeMap<DiskId, usize>,
@@ -182,7 +211,13 @@ pub fn message_bytes(message: &PeerMessage) -> usize {
 }
 
 impl Shared {
-    pub(crate) fn new(config: CoreConfig, seeded: Seeded, log: LogWriter, now: Timestamp, io: IoNumbers) -> Self {
+    pub(crate) fn new(
+        config: CoreConfig,
+        seeded: Seeded,
+        (log, segments): (LogWriter, Segments),
+        now: Timestamp,
+        io: IoNumbers,
+    ) -> Self {
         let is_fair = config.limits.is_fair;
         let random = config.seed ^ 0x9E37_79B9_7F4A_7C15;
         Self {
@@ -191,6 +226,11 @@ impl Shared {
             now,
             effects: Vec::new(),
             log,
+            segments,
+            stray_writes: BTreeSet::new(),
+            wants_checkpoint: false,
+            is_checkpoint_void: false,
+            cold_segment: None,
             links: Links::default(),
             reading_for: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -204,6 +244,43 @@ impl Shared {
             catch_up: Pace::default(),
             memory: Arc::new(Heap),
             random,
+        }
+    }
+
+    /// What the disk can still take. The meta group may take half of the reserve: who deletes something to make room needs it.
+    pub(crate) fn room(&self, is_meta: bool) -> Room {
+        let capacity = capacity_blocks(&self.config.geometry);
+        Room {
+            free_blocks: if is_meta {
+                self.log.free_blocks_in_reserve()
+            } else {
+                self.log.free_blocks()
+            },
+            room_blocks: capacity.saturating_sub(self.segments.live_blocks() + self.log.queued_bytes() / BLOCK_BYTES),
+        }
+    }
+
+    /// Nothing durable names the segment any more: it may be begun anew when nobody reads or writes there any more.
+    pub(crate) fn bury(&mut self, segment: u32) {
+        self.segments.died(segment, self.io.last());
+    }
+
+    /// Gives dead segments that nobody uses any more to the log.
+    pub(crate) fn release_dead(&mut self) {
+        if self.segments.dead_count() == 0 {
+            return;
+        }
+        let reading = self.reads.first_key_value().map(|(io, _)| *io);
+        let stray = self.stray_writes.first().copied();
+        let oldest = [reading, stray, self.repairs.oldest_write_back()]
+            .into_iter()
+            .flatten()
+            .min();
+        let (repairs, reading) = (&self.repairs, &self.reading);
+        let is_used = |blocks: &_| repairs.is_about(blocks) || reading.is_about(blocks);
+        for (segment, epoch) in self.segments.take_buried(oldest, is_used) {
+            self.repairs.forget_blocks(&self.segments.blocks_of(segment));
+            self.log.release(segment, epoch);
         }
     }
 

@@ -361,6 +361,7 @@ impl DiskThread for FakeThread {
     fn stats(&self) -> DiskStats {
         DiskStats {
             free_bytes: SIZE_BYTES,
+            capacity_bytes: SIZE_BYTES,
             ..DiskStats::default()
         }
     }

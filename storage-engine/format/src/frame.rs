@@ -44,8 +44,9 @@ const RECORD_GROUP_CREATED: u8 = 5;
 const RECORD_STAGE_BEGIN: u8 = 15;
 const RECORD_STAGE_BLOCKS: u8 = 16;
 const RECORD_STAGE_DONE: u8 = 17;
-const RECORDS_KNOWN: &str =
-    "1 entry, 2 hard state, 4 group dropped, 5 group created, 15 stage begin, 16 stage blocks, 17 stage done";
+const RECORD_MOVED: u8 = 20;
+const RECORDS_KNOWN: &str = "1 entry, 2 hard state, 4 group dropped, 5 group created, 15 stage begin, 16 stage blocks, \
+    17 stage done, 20 moved";
 /// Kind, flags and length in front of each record.
 const RECORD_HEAD_BYTES: usize = 4;
 const ENTRY_FIXED_BYTES: usize = 32;
@@ -54,6 +55,9 @@ const GROUP_CREATED_FIXED_BYTES: usize = 42;
 const STAGE_BEGIN_BYTES: usize = 32;
 const STAGE_BLOCKS_FIXED_BYTES: usize = 12;
 const STAGE_DONE_FIXED_BYTES: usize = 8;
+const MOVED_RUN_BYTES: usize = 24;
+/// Runs that one record of moved blocks names at most.
+pub const MOVED_RUNS_MAX: usize = 256;
 
 /// One record of a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,6 +133,37 @@ pub enum FrameRecord {
         /// All of it but the blocks.
         state: VolumeState,
     },
+    /// Collection has copied blocks of this group to another place. A slot that still names the old place names the new one
+    /// from here on.
+    Moved {
+        /// The group.
+        group: GroupId,
+        /// The blocks; 1 to [`MOVED_RUNS_MAX`] runs.
+        runs: Vec<MovedRun>,
+    },
+}
+
+/// Blocks that lay together and lie together again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MovedRun {
+    /// The first block of the volume.
+    pub lba: u64,
+    /// The disk's block where it was.
+    pub from: u64,
+    /// The disk's block where it is.
+    pub to: u64,
+    /// Blocks, at least 1.
+    pub blocks: u32,
+}
+
+impl MovedRun {
+    fn encode_into(&self, buffer: &mut BytesMut) {
+        assert!(self.blocks > 0, "a run of blocks");
+        buffer.put_u64_le(self.lba);
+        buffer.put_uint_le(self.from, 6);
+        buffer.put_uint_le(self.to, 6);
+        buffer.put_u32_le(self.blocks);
+    }
 }
 
 impl FrameRecord {
@@ -143,6 +178,7 @@ impl FrameRecord {
                 Self::StageBegin { .. } => STAGE_BEGIN_BYTES,
                 Self::StageBlocks { portion, .. } => STAGE_BLOCKS_FIXED_BYTES + portion.encoded_len(),
                 Self::StageDone { state, .. } => STAGE_DONE_FIXED_BYTES + state.encoded_len(),
+                Self::Moved { runs, .. } => 8 + MOVED_RUN_BYTES * runs.len(),
             }
     }
 
@@ -155,6 +191,7 @@ impl FrameRecord {
             Self::StageBegin { .. } => RECORD_STAGE_BEGIN,
             Self::StageBlocks { .. } => RECORD_STAGE_BLOCKS,
             Self::StageDone { .. } => RECORD_STAGE_DONE,
+            Self::Moved { .. } => RECORD_MOVED,
         }
     }
 
@@ -222,6 +259,11 @@ impl FrameRecord {
             Self::StageDone { group, state } => {
                 buffer.put_u64_le(group.0);
                 state.encode_into(buffer);
+            }
+            Self::Moved { group, runs } => {
+                assert!((1..=MOVED_RUNS_MAX).contains(&runs.len()), "1 to 256 runs");
+                buffer.put_u64_le(group.0);
+                runs.iter().for_each(|run| run.encode_into(buffer));
             }
         }
     }
@@ -541,6 +583,7 @@ fn take_record(
             group: GroupId(body.u64("group")?),
             state: VolumeState::take(body)?,
         }),
+        RECORD_MOVED => take_moved(body),
         found => Err(body.unknown("kind", u64::from(found), RECORDS_KNOWN)),
     }
 }
@@ -557,6 +600,28 @@ const _: () = assert!(
     FIXED_BYTES + RECORD_HEAD_BYTES + STAGE_BLOCKS_FIXED_BYTES + PORTION_BYTES_MAX <= BLOCK_SIZE as usize,
     "a portion with its payload takes no more of a segment than an entry"
 );
+
+fn take_moved(body: &mut Reader<'_>) -> Result<FrameRecord, FormatError> {
+    let group = GroupId(body.u64("group")?);
+    let count = body.remaining() / MOVED_RUN_BYTES;
+    if !(1..=MOVED_RUNS_MAX).contains(&count) {
+        return Err(body.out_of_range("runs of moved blocks", count as u64, "1 to 256"));
+    }
+    let mut runs = Vec::with_capacity(count);
+    for _ in 0..count {
+        let run = MovedRun {
+            lba: body.u64("first block")?,
+            from: body.u48("old place")?,
+            to: body.u48("new place")?,
+            blocks: body.u32("blocks")?,
+        };
+        if run.blocks == 0 {
+            return Err(body.out_of_range("blocks", 0, "at least 1"));
+        }
+        runs.push(run);
+    }
+    Ok(FrameRecord::Moved { group, runs })
+}
 
 fn take_group_created(body: &mut Reader<'_>) -> Result<FrameRecord, FormatError> {
     let group = GroupId(body.u64("group")?);

@@ -95,6 +95,8 @@ pub struct RaftMessage {
     pub stamp_ns: u64,
     /// In a follower's messages: blocks its disk can still take. 0 in a leader's.
     pub free_blocks: u64,
+    /// In a follower's messages: blocks that its disk could take once all garbage is collected. 0 in a leader's.
+    pub room_blocks: u64,
     pub entries: Vec<PeerEntry>,
 }
 

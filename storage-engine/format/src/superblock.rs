@@ -18,7 +18,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"CAIRNDSK");
 pub const FORMAT_VERSION: u16 = 1;
 /// Length of an encoded superblock in bytes.
 pub const SUPERBLOCK_BYTES: usize = BLOCK_SIZE as usize;
-/// The usual segment: long enough that its header and the unused end weigh nothing, short enough to be collected.
+/// The usual segment: long enough that its header and the unused end weigh nothing, short enough to be collected. That of a
+/// small disk is shorter, see [`segment_size_for`].
 pub const SEGMENT_SIZE_DEFAULT: u64 = 64 << 20;
 /// The shortest segment: room for the longest entry (1 MiB), its frame header and the segment header.
 pub const SEGMENT_SIZE_MIN: u64 = 2 << 20;
@@ -26,8 +27,20 @@ pub const SEGMENT_SIZE_MIN: u64 = 2 << 20;
 pub const SEGMENT_SIZE_MAX: u64 = 1 << 30;
 /// Where segments start unless told otherwise: the first MiB is left to the superblock and to what comes later.
 pub const SEGMENTS_START_DEFAULT: u64 = 1 << 20;
-/// A disk has at least so many segments: one to write and one in reserve.
-pub const SEGMENT_COUNT_MIN: u32 = 2;
+/// A disk has at least so many segments: four in reserve, one each for the log, for moved blocks and for checkpoints with what
+/// they replace, and as many again that hold data.
+pub const SEGMENT_COUNT_MIN: u32 = 16;
+/// A disk has so many segments unless they would be shorter than may be: collection works in whole segments.
+const SEGMENT_COUNT_WANTED: u64 = 64;
+
+/// The segment for a device of `device_size` bytes: 64 MiB from 4 GiB on, and down to 2 MiB below.
+pub const fn segment_size_for(device_size: u64) -> u64 {
+    let mut size = SEGMENT_SIZE_DEFAULT;
+    while size > SEGMENT_SIZE_MIN && device_size / size < SEGMENT_COUNT_WANTED {
+        size /= 2;
+    }
+    size
+}
 
 /// Where the segments of a disk are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,7 +125,7 @@ impl Geometry {
             return refuse(
                 "segment count",
                 u64::from(self.segment_count),
-                "at least 2: the device is too small",
+                "at least 16: the device is too small",
             );
         }
         let length = u64::from(self.segment_count).checked_mul(self.segment_size);

@@ -67,6 +67,13 @@ impl<'a> Reader<'a> {
         self.array(field).map(u64::from_le_bytes)
     }
 
+    /// A number of 48 bits.
+    pub(crate) fn u48(&mut self, field: &'static str) -> Result<u64, FormatError> {
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(self.take(field, 6)?);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
     pub(crate) fn cluster(&mut self, field: &'static str) -> Result<ClusterId, FormatError> {
         self.array(field).map(ClusterId::from_bytes)
     }

@@ -9,7 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_api::ids::{ClusterId, DiskId, NodeId};
 use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE, ByteSize};
-use cairn_format::superblock::{self, SEGMENT_SIZE_DEFAULT, SUPERBLOCK_BYTES, Superblock};
+use cairn_format::anchor::{ANCHOR_OFFSETS, Anchor};
+use cairn_format::superblock::{self, SUPERBLOCK_BYTES, Superblock, segment_size_for};
 
 use crate::aligned::AlignedBuffer;
 use crate::disk_lock::open_exclusively;
@@ -96,24 +97,14 @@ pub fn recognise(path: &Path) -> Result<Option<String>, DiskError> {
 }
 
 /// How to format a disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FormatOptions {
     /// For a file: create it, or extend it, to this size. A device has the size it has.
     pub size: Option<ByteSize>,
     /// Even if it holds something.
     pub force: bool,
-    /// Length of a segment.
-    pub segment_size: u64,
-}
-
-impl Default for FormatOptions {
-    fn default() -> Self {
-        Self {
-            size: None,
-            force: false,
-            segment_size: SEGMENT_SIZE_DEFAULT,
-        }
-    }
+    /// Length of a segment; `None` for what suits the size of the disk.
+    pub segment_size: Option<u64>,
 }
 
 /// Makes a disk: a file is written with zeros from end to end, so that later writes change no metadata; of a device the
@@ -156,10 +147,13 @@ fn format_locked(
     let created_unix_s = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    let superblock = Superblock::unclaimed(DiskId::random(), size_bytes, options.segment_size, created_unix_s)
-        .map_err(|error| DiskError::Size {
-            path: path.to_owned(),
-            reason: error.to_string(),
+    let segment_size = options.segment_size.unwrap_or_else(|| segment_size_for(size_bytes));
+    let superblock =
+        Superblock::unclaimed(DiskId::random(), size_bytes, segment_size, created_unix_s).map_err(|error| {
+            DiskError::Size {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            }
         })?;
     let whole = size_bytes & !(BLOCK_BYTES - 1);
     let edge = (1_u64 << 20).min(whole);
@@ -176,6 +170,8 @@ fn format_locked(
         size_bytes,
         superblock,
     };
+    // The superblock comes last: a disk that has one has all the rest.
+    disk.write_anchors()?;
     disk.write_superblock(superblock)?;
     disk.file.sync_all().map_err(|source| disk.io("flushing", source))?;
     if let Some(directory) = path.parent().filter(|_| create) {
@@ -255,6 +251,18 @@ impl Disk {
         superblock.node = owner.node;
         superblock.generation += 1;
         self.write_superblock(superblock)
+    }
+
+    /// Writes both anchors of a disk without a checkpoint, durably.
+    fn write_anchors(&mut self) -> Result<(), DiskError> {
+        let block = AlignedBuffer::copy_of(&Anchor::formatted(self.superblock.disk).encode());
+        for offset in ANCHOR_OFFSETS {
+            self.file
+                .write_all_at(block.as_slice(), offset)
+                .and_then(|()| self.file.sync_data())
+                .map_err(|source| self.io("writing the anchors", source))?;
+        }
+        Ok(())
     }
 
     /// Writes both copies of the superblock, one after the other, each durably, so that one is whole at any time.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cairn_api::ids::{GroupId, LogIndex, ReplicaId};
-use cairn_core::event::{Damage, RecoverySummary, Stage};
+use cairn_core::event::{CheckpointReport, CollectionReport, Damage, RecoverySummary, SpaceStatus, Stage};
 
 use crate::error::Failure;
 
@@ -27,6 +27,13 @@ pub trait Observer: Send + 'static {
     fn on_scrubbed(&mut self, _blocks: u64, _is_over: bool) {}
     /// A request has waited for so many nanoseconds for its volume's limits.
     fn on_throttled(&mut self, _group: GroupId, _nanos: u64) {}
+
+    /// Live blocks were moved out of segments.
+    fn on_collected(&mut self, _report: CollectionReport) {}
+    /// What the disk's space is used for has changed.
+    fn on_space(&mut self, _status: SpaceStatus) {}
+    /// A checkpoint is durable.
+    fn on_checkpoint(&mut self, _report: CheckpointReport) {}
     /// A frontend's connection is served.
     fn on_stream_opened(&mut self, _group: GroupId, _volume: &str) {}
     /// A frontend's connection is gone.

@@ -206,6 +206,9 @@ impl<'a, M: Machine> Turner<'a, M> {
             Effect::Throttled { group, nanos } => self.observer.on_throttled(group, nanos),
             Effect::Damage { damage, blocks, .. } => self.observer.on_damage(damage, blocks),
             Effect::CaughtUp { bytes } => self.observer.on_caught_up(bytes),
+            Effect::Collected(report) => self.observer.on_collected(report),
+            Effect::Space(status) => self.observer.on_space(status),
+            Effect::Checkpointed(report) => self.observer.on_checkpoint(report),
             Effect::Scrubbed { blocks, is_over } => self.observer.on_scrubbed(blocks, is_over),
             Effect::Measured { stage, nanos } => self.observer.on_measured(stage, nanos),
         }

@@ -80,7 +80,7 @@ fn a_second_open_is_refused_and_names_the_process() {
     assert!(text.contains("in use by another process (pid "), "{text}");
     let forced = FormatOptions {
         force: true,
-        segment_size: 2 << 20,
+        segment_size: Some(2 << 20),
         ..FormatOptions::default()
     };
     assert!(matches!(
@@ -99,7 +99,7 @@ fn a_disk_that_holds_something_is_formatted_only_by_force() {
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     file.write_all_at(b"XFSB", 0).unwrap();
     let options = FormatOptions {
-        segment_size: 2 << 20,
+        segment_size: Some(2 << 20),
         ..FormatOptions::default()
     };
     let error = disk::format(&path, options, |_, _| ()).unwrap_err();
@@ -172,7 +172,7 @@ fn sizes_that_cannot_be_are_refused_and_leave_nothing_behind() {
     let shorter = FormatOptions {
         size: Some(ByteSize(DISK_SIZE / 2)),
         force: true,
-        segment_size: 2 << 20,
+        segment_size: Some(2 << 20),
     };
     assert!(
         disk::format(&path, shorter, |_, _| ())
@@ -218,7 +218,7 @@ fn a_device_is_formatted_at_its_ends_only_and_opened_exclusively() {
     };
     let path = std::path::Path::new(&device.0);
     let options = FormatOptions {
-        segment_size: 2 << 20,
+        segment_size: Some(2 << 20),
         ..FormatOptions::default()
     };
     let sized = FormatOptions {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::check::Violation;
+use crate::cluster::SpaceCounts;
 use crate::rows::RowCounts;
 use crate::run::{Outcome, Watch, run};
 use crate::scenario::{Kind, Scenario};
@@ -43,6 +44,8 @@ pub struct Summary {
     pub faults: BTreeMap<Kind, u64>,
     /// Recoveries that met a row of the recovery table, by row.
     pub rows: RowCounts,
+    /// What checkpoints and collection did.
+    pub space: SpaceCounts,
     pub writes_acknowledged: u64,
     pub sectors_checked: u64,
     pub requests_refused: u64,
@@ -76,6 +79,7 @@ impl Summary {
             *self.faults.entry(kind).or_default() += count;
         }
         self.rows.add(&outcome.rows);
+        self.space += outcome.space;
         self.writes_acknowledged += outcome.acknowledged;
         self.sectors_checked += outcome.checked;
         self.requests_refused += outcome.refused;

@@ -27,6 +27,8 @@ pub enum Check {
     Lease,
     /// Whatever was asked for comes to an end.
     Stuck,
+    /// Nothing is overwritten that the last durable checkpoint names.
+    Checkpoint,
     /// A disk is given up only if something is wrong with it.
     Disk,
     /// A client is told errors only for reasons.
@@ -47,7 +49,7 @@ pub struct Violation {
 }
 
 impl Check {
-    const WORDS: [(&'static str, Self); 12] = [
+    const WORDS: [(&'static str, Self); 13] = [
         ("[history] ", Self::History),
         ("[content] ", Self::Content),
         ("[durable] ", Self::Durable),
@@ -57,6 +59,7 @@ impl Check {
         ("[liveness] ", Self::Liveness),
         ("[lease] ", Self::Lease),
         ("[stuck] ", Self::Stuck),
+        ("[checkpoint] ", Self::Checkpoint),
         ("[disk] ", Self::Disk),
         ("[error] ", Self::Error),
         ("[plaintext] ", Self::Plaintext),

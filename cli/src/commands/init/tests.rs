@@ -11,6 +11,8 @@ fn answer(name: &str, cluster_id: &str) -> Answer {
         path: format!("/dev/{name}"),
         size_bytes: 1 << 30,
         free_bytes: 77,
+        used_bytes: 1 << 28,
+        capacity_bytes: 1 << 30,
         state: "ok".to_owned(),
         replicas: 0,
     };

@@ -122,6 +122,7 @@ impl Group {
             (self.applied, self.applied_term) = (entry.index, entry.term);
         }
         (self.applied, self.applied_term) = (last, last_term);
+        self.account(shared);
         self.node.advance_apply_to(last);
         if !self.is_external() {
             self.node.mut_store().evict(last, shared.config.limits.headers_kept_max);
@@ -160,7 +161,7 @@ impl Group {
         shared.reply(self.spec.group, proposal.origin, result);
     }
 
-    fn apply_data(&mut self, shared: &Shared, entry: &Entry) -> Verdict {
+    fn apply_data(&mut self, shared: &mut Shared, entry: &Entry) -> Verdict {
         let header = match EntryHeader::decode(header_of(entry)) {
             Ok(header) => header,
             // It was encoded by a leader of this version and its checksum held: there is no way to go on from here.
@@ -185,6 +186,9 @@ impl Group {
             &mut self.holder,
             shared.seeded,
         );
+        if verdict == Verdict::Done && header.payload_blocks() > 0 {
+            shared.segments.born(payload_block, u64::from(header.payload_blocks()));
+        }
         match verdict {
             Verdict::Attached(epoch) => {
                 self.holder_heard = shared.now;

@@ -290,7 +290,7 @@ impl Group {
         self.strangers.remove(&replica);
         if self.member(replica).is_none() {
             self.outboxes.remove(&replica);
-            self.free_blocks.remove(&replica);
+            self.rooms.forget(replica);
         }
         if self.is_leader() && !self.membership.is_voter(self.replica) {
             let term = self.term();

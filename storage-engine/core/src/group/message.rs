@@ -72,6 +72,7 @@ pub(crate) fn to_wire(group: GroupId, message: &mut Message) -> Option<RaftMessa
         context: std::mem::take(&mut message.context),
         stamp_ns: 0,
         free_blocks: 0,
+        room_blocks: 0,
         entries,
     })
 }

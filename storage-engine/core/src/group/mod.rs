@@ -12,12 +12,15 @@ mod hold;
 mod lease;
 mod members;
 mod message;
+mod moving;
 mod outbox;
 mod read;
 mod repair;
 mod request;
+mod room;
 mod snapshot;
 mod storage;
+mod table;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,11 +37,11 @@ use crate::map::BlockMap;
 use crate::membership::Membership;
 use crate::mutation::mutated;
 use crate::repair::Repairs;
-use crate::shared::{Origin, Shared};
+use crate::shared::{Origin, Room, Shared};
 use crate::time::Timestamp;
 
 pub(crate) use apply::{Verdict, apply_header};
-pub(crate) use catch_up::{Staging, membership_of};
+pub(crate) use catch_up::{REPLY_ROOM_BLOCKS, Staging, membership_of};
 pub use changes::{ChangesPart, ChangesRequest};
 pub use hold::{HOLD_TIME_MAX, HoldRequest, HoldStep};
 pub(crate) use request::STATUS_BLOCKS_MAX;
@@ -92,6 +95,8 @@ pub(crate) struct Group {
     mark: Option<catch_up::Mark>,
     /// The state that this replica receives, being behind the leader's log.
     receiver: Option<catch_up::Receiver>,
+    /// The sequence of the next frame when the first of the states was begun that were received since the last one was installed.
+    staging_since: Option<u64>,
     serving: catch_up::Serving,
     leading: catch_up::Leading,
     /// A state that was received and that raft-rs has taken, until its next ready.
@@ -118,10 +123,16 @@ pub(crate) struct Group {
     /// Writes are held back for a snapshot of several volumes.
     hold: Option<hold::Hold>,
     /// What followers last said their disks can take.
-    free_blocks: BTreeMap<ReplicaId, u64>,
+    rooms: room::Rooms,
+    /// Since when writes are refused for want of room, nothing having been freed since.
+    full_since: Option<Timestamp>,
     /// The highest stamp handled from the leader of this term.
     heard: (u64, u64),
     started: Timestamp,
+    /// The sequence of the frame that created it; above all others until that frame is composed.
+    pub(crate) created_sequence: u64,
+    /// Payload of entries kept for good is counted with the segments up to here.
+    counted_to: u64,
     /// A first member, made by a command in this run: nobody can have counted on its vote before.
     fresh: bool,
     ticks: u32,
@@ -143,6 +154,12 @@ pub(crate) struct Recovered {
     pub(crate) holder: NodeId,
     pub(crate) applied: u64,
     pub(crate) applied_term: u64,
+    /// The last index that the checkpoint at which recovery began had applied; the base without one.
+    pub(crate) checkpointed: u64,
+    /// The entry that the log behind that checkpoint begins behind; `None` without one.
+    pub(crate) begins: Option<(u64, u64)>,
+    /// The sequence of the frame that created it.
+    pub(crate) created_sequence: u64,
 }
 
 impl Recovered {
@@ -159,7 +176,31 @@ impl Recovered {
             holder: NodeId::NIL,
             applied: BASE,
             applied_term: BASE,
+            checkpointed: BASE,
+            begins: None,
+            created_sequence: 0,
         }
+    }
+}
+
+fn raft_config(replica: ReplicaId, applied: u64, shared: &Shared) -> Config {
+    let timing = &shared.config.timing;
+    let election = timing.election_ticks as usize;
+    Config {
+        id: replica.get(),
+        election_tick: election,
+        heartbeat_tick: timing.heartbeat_ticks as usize,
+        min_election_tick: election,
+        max_election_tick: election + election / 2 + 1,
+        applied,
+        max_size_per_msg: MESSAGE_HEADER_BYTES_MAX,
+        max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+        check_quorum: true,
+        pre_vote: true,
+        // What a turn proposes is joined in `message::join_appends`; raft-rs's own way loses entries.
+        batch_append: mutated!(shared.seeded, EmptyAppendJoined),
+        skip_bcast_commit: !mutated!(shared.seeded, EmptyAppendJoined),
+        ..Config::default()
     }
 }
 
@@ -167,26 +208,10 @@ impl Group {
     /// Starts a replica from what its log holds.
     pub(crate) fn start(mut found: Recovered, is_new: bool, shared: &Shared) -> Result<Self, CommandError> {
         let replica = found.replica;
+        let counted_to = found.kept_to();
         found.log.set_members(&found.membership);
         found.map.set_seeded(shared.seeded);
-        let timing = &shared.config.timing;
-        let election = timing.election_ticks as usize;
-        let config = Config {
-            id: replica.get(),
-            election_tick: election,
-            heartbeat_tick: timing.heartbeat_ticks as usize,
-            min_election_tick: election,
-            max_election_tick: election + election / 2 + 1,
-            applied: found.applied,
-            max_size_per_msg: MESSAGE_HEADER_BYTES_MAX,
-            max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
-            check_quorum: true,
-            pre_vote: true,
-            // What a turn proposes is joined in `message::join_appends`; raft-rs's own way loses entries.
-            batch_append: mutated!(shared.seeded, EmptyAppendJoined),
-            skip_bcast_commit: !mutated!(shared.seeded, EmptyAppendJoined),
-            ..Config::default()
-        };
+        let config = raft_config(replica, found.applied, shared);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, found.log, &logger)
             .map_err(|error| CommandError::Refused(format!("group {}: {error}", found.spec.group)))?;
@@ -202,6 +227,7 @@ impl Group {
             map: found.map,
             mark: None,
             receiver: None,
+            staging_since: None,
             serving: catch_up::Serving::default(),
             leading: catch_up::Leading::default(),
             restoring: None,
@@ -223,9 +249,12 @@ impl Group {
             fetch_last: 0,
             external: external::External::default(),
             hold: None,
-            free_blocks: BTreeMap::new(),
+            rooms: room::Rooms::default(),
+            full_since: None,
             heard: (0, 0),
             started: shared.now,
+            counted_to,
+            created_sequence: if is_new { u64::MAX } else { found.created_sequence },
             ticks: 0,
             election: (0, StateRole::Follower, 0),
             known: (0, false),
@@ -330,6 +359,7 @@ impl Group {
         if !self.accepts(shared, &wire) {
             return;
         }
+        self.cut_to_what_fits(shared, &mut wire);
         self.note_response(shared, &wire);
         let (kind, term, stamp_ns) = (wire.kind, wire.term.get(), wire.stamp_ns);
         if kind == RaftKind::Append && mutated!(shared.seeded, CommitOneTooFar) {
@@ -360,14 +390,7 @@ impl Group {
         match wire.kind {
             RaftKind::RequestVote | RaftKind::RequestPreVote => self.may_vote(shared),
             RaftKind::TimeoutNow => !shared.draining && !self.is_installing(),
-            RaftKind::Append => {
-                let blocks: usize = wire.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
-                let fits = (blocks as u64).div_ceil(cairn_api::units::BLOCK_BYTES) <= shared.log.free_blocks();
-                if blocks > 0 && !fits {
-                    tracing::debug!(group = %self.spec.group, "append refused: the disk is full");
-                }
-                (blocks == 0 && !shared.log.is_exhausted()) || fits
-            }
+            RaftKind::Append => !shared.log.is_exhausted(),
             _ => true,
         }
     }
@@ -377,7 +400,17 @@ impl Group {
         if !matches!(wire.kind, RaftKind::AppendResponse | RaftKind::HeartbeatResponse) {
             return;
         }
-        self.free_blocks.insert(wire.from, wire.free_blocks);
+        let room = Room {
+            free_blocks: wire.free_blocks,
+            room_blocks: wire.room_blocks,
+        };
+        let matched = self.matched(wire.from);
+        self.rooms.heard(
+            wire.from,
+            room,
+            (matched, self.node.raft.raft_log.committed),
+            shared.now,
+        );
         if wire.stamp_ns != 0 {
             let stamp = if mutated!(shared.seeded, LeaseFromArrival) {
                 shared.now
@@ -560,7 +593,7 @@ impl Group {
             self.receiver = None;
             self.holder_heard = shared.now;
             self.measured_to = self.node.store().last();
-            self.free_blocks.clear();
+            self.rooms.clear();
         }
         if !known.1 && self.known.1 {
             self.abandon_reads(shared);
@@ -608,7 +641,8 @@ impl Group {
         match wire.kind {
             RaftKind::Append | RaftKind::Heartbeat => wire.stamp_ns = shared.now.as_nanos(),
             RaftKind::AppendResponse | RaftKind::HeartbeatResponse => {
-                wire.free_blocks = shared.log.free_blocks();
+                let room = shared.room(self.is_external());
+                (wire.free_blocks, wire.room_blocks) = (room.free_blocks, room.room_blocks);
                 if self.heard.0 == wire.term.get() {
                     wire.stamp_ns = self.heard.1;
                 }

@@ -60,6 +60,17 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Entries up to `index` are gone: a message with one of them that is not read yet never will be complete.
+    pub(super) fn void_to(&mut self, index: u64) {
+        for held in &mut self.held {
+            let first = held.message.entries.first();
+            if first.is_some_and(|entry| entry.index.get() <= index) {
+                held.is_void = true;
+                held.wanted.clear();
+            }
+        }
+    }
+
     /// Messages that wait.
     pub(super) fn held(&self) -> usize {
         self.held.len()

@@ -25,7 +25,7 @@ impl Group {
             Consumer::Outbox { to, serial, entry } => self.outbox_repaired(shared, (to, serial, entry), outcome),
             Consumer::CatchUp { serial, place } => self.catch_up_repaired(shared, (serial, place), outcome),
             Consumer::External { index } => self.external_repaired(shared, index, outcome),
-            Consumer::Scrub { .. } => {}
+            Consumer::Scrub { .. } | Consumer::Collect => {}
         }
     }
 

@@ -10,12 +10,11 @@ use cairn_format::peer::{AttachMode, GatewayOp, GatewayResult};
 
 use super::read::Query;
 use super::{Group, Proposal};
+use crate::config::margin_blocks;
 use crate::event::{CommandError, CommandId, CommandReply};
 use crate::mutation::mutated;
-use crate::shared::{Origin, Shared};
+use crate::shared::{Origin, Room, Shared};
 
-/// Room a disk must have beyond a write for it to count as able to take it: writes that are under way elsewhere.
-const FREE_MARGIN_BLOCKS: u64 = 1024;
 /// Blocks of one status request, so that its answer and the time it takes are bounded: 32 GiB.
 pub(crate) const STATUS_BLOCKS_MAX: u64 = 1 << 23;
 
@@ -169,8 +168,21 @@ impl Group {
         if self.is_held(shared) {
             return shared.reply(self.spec.group, origin, GatewayResult::Retry);
         }
-        if !payload.is_empty() && !self.majority_has_room(shared, u64::from(header.payload_blocks())) {
-            return shared.reply(self.spec.group, origin, GatewayResult::Failed(BlockError::NoSpace));
+        let blocks = u64::from(header.payload_blocks());
+        let needed = blocks + margin_blocks(&shared.config.geometry);
+        let has_room = |room: Room| room.free_blocks >= needed && room.room_blocks >= needed;
+        if blocks > 0 && !self.all_have(shared, has_room) {
+            // While collection can help, writers wait for it.
+            let may_wait = self.all_have(shared, |room| room.room_blocks >= needed);
+            let refusal = if may_wait || !self.is_full_for_sure(shared) {
+                GatewayResult::Retry
+            } else {
+                GatewayResult::Failed(BlockError::NoSpace)
+            };
+            return shared.reply(self.spec.group, origin, refusal);
+        }
+        if blocks > 0 {
+            self.full_since = None;
         }
         if shared.is_log_full(self.spec.group) {
             return shared.reply(self.spec.group, origin, GatewayResult::Retry);
@@ -190,19 +202,6 @@ impl Group {
             return false;
         }
         true
-    }
-
-    fn majority_has_room(&self, shared: &Shared, blocks: u64) -> bool {
-        let needed = blocks + FREE_MARGIN_BLOCKS;
-        let voters = &self.membership.voters;
-        let with_room = voters.iter().filter(|member| {
-            if member.replica == self.replica {
-                shared.log.free_blocks() >= needed
-            } else {
-                self.free_blocks.get(&member.replica).is_none_or(|free| *free >= needed)
-            }
-        });
-        with_room.count() > voters.len() / 2
     }
 
     pub(super) fn propose(&mut self, shared: &mut Shared, origin: Origin, header: &EntryHeader, payload: Bytes) {
@@ -319,7 +318,8 @@ impl Group {
         let mut padded = BytesMut::with_capacity(padded_length);
         padded.extend_from_slice(data);
         padded.resize(padded_length, 0);
-        if !self.majority_has_room(shared, padded_length as u64 / BLOCK_BYTES) {
+        let needed = padded_length as u64 / BLOCK_BYTES + margin_blocks(&shared.config.geometry);
+        if !self.all_have(shared, |room| room.free_blocks >= needed) {
             return shared.reply(self.spec.group, origin, GatewayResult::Failed(BlockError::NoSpace));
         }
         #[allow(clippy::cast_possible_truncation, reason = "at most 1 MiB, checked above")]

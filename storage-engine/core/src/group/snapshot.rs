@@ -89,8 +89,10 @@ impl Group {
     }
 
     /// Merges a little of what was deleted; whether there is more.
-    pub(crate) fn merge_step(&mut self, slots_max: u64) -> bool {
-        self.map.merge_step(slots_max)
+    pub(crate) fn merge_step(&mut self, shared: &mut Shared, slots_max: u64) -> bool {
+        let has_more = self.map.merge_step(slots_max);
+        self.account(shared);
+        has_more
     }
 }
 

@@ -98,6 +98,64 @@ impl GroupLog {
         }
     }
 
+    /// A log that begins behind this entry.
+    pub(crate) fn beginning_behind((index, term): (u64, u64), hard_state: HardState) -> Self {
+        Self {
+            hard_state,
+            truncated: index,
+            window_first: index + 1,
+            terms: vec![(index, term)],
+            ..Self::new()
+        }
+    }
+
+    /// The payload of an entry was copied. Says whether it was at the old place.
+    pub(crate) fn relocate(&mut self, index: u64, old: u64, new: u64) -> bool {
+        let entry = self.get_mut(index);
+        let location = entry.and_then(|entry| entry.location.as_mut());
+        let Some(location) = location.filter(|location| location.payload_block == old) else {
+            return false;
+        };
+        location.payload_block = new;
+        true
+    }
+
+    /// The frame of the first entry behind `index`; `None` if it is not on its way to the disk yet.
+    pub(crate) fn frame_behind(&self, index: u64) -> Option<u64> {
+        let entry = self.get(index + 1);
+        if entry.is_some_and(|entry| entry.location.is_none()) {
+            return None;
+        }
+        (index < self.last())
+            .then(|| self.frames_from(index + 1, 1).first().copied())
+            .flatten()
+    }
+
+    /// The last entry that is in a frame for which `is_before` holds; frames are asked in the order of the log.
+    pub(crate) fn last_in(&self, is_before: impl Fn(u64) -> bool) -> u64 {
+        let place = self.frames.partition_point(|(_, offset)| is_before(*offset));
+        match self.frames.get(place) {
+            Some((first, _)) => first - 1,
+            // What is in no frame yet comes behind all of them.
+            None => self.first_unplaced() - 1,
+        }
+    }
+
+    /// Entries up to here stand before the beginning of the disk's log and are kept all the same: where their frames were means
+    /// nothing any more, for the log may come to use that place again.
+    pub(crate) fn leave_frames(&mut self, upto: u64) {
+        for (first, offset) in &mut self.frames {
+            if *first <= upto {
+                *offset = 0;
+            }
+        }
+    }
+
+    fn first_unplaced(&self) -> u64 {
+        let place = self.window.partition_point(|entry| entry.location.is_some());
+        self.window_first + place as u64
+    }
+
     /// The members as of what is applied.
     pub(crate) fn set_members(&mut self, members: &Membership) {
         self.conf_state = conf_state(members);

@@ -17,7 +17,8 @@ mod writer;
 
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
-use cairn_format::frame::genesis_chain;
+use cairn_format::anchor::LogBeginning;
+use cairn_format::frame::{MovedRun, genesis_chain};
 use cairn_format::portion::Portion;
 use cairn_format::superblock::Geometry;
 use cairn_format::volume_state::VolumeState;
@@ -99,6 +100,13 @@ pub enum Record {
         /// All of it but the blocks.
         state: VolumeState,
     },
+    /// Collection has copied blocks to another place, where they are durable.
+    Moved {
+        /// Their group.
+        group: GroupId,
+        /// From where to where; at most [`cairn_format::frame::MOVED_RUNS_MAX`].
+        runs: Vec<MovedRun>,
+    },
 }
 
 /// Where an entry was put.
@@ -130,6 +138,8 @@ pub struct PlacedPortion {
 /// A frame to be written: durably, and as one piece.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogWrite {
+    /// The frame's sequence.
+    pub sequence: u64,
     /// Its name.
     pub io: IoId,
     /// Bytes from the start of the disk.
@@ -183,6 +193,8 @@ pub struct LogTail {
     pub chain: u64,
     /// This opening of the log; higher than any found on the disk.
     pub incarnation: u64,
+    /// The segments that the log is in, from its beginning on; the last is the open one.
+    pub window: Vec<LogBeginning>,
     /// The segment to go on in, if there is one.
     pub open: Option<OpenSegment>,
     /// The others that may be written.
@@ -207,6 +219,7 @@ impl LogTail {
             next_sequence: 1,
             chain: genesis_chain(disk),
             incarnation: 1,
+            window: Vec::new(),
             open: None,
             free: FreeSegments::all(geometry),
         }

@@ -54,6 +54,34 @@ impl FreeSegments {
             .map(|(segment, _)| *segment)
     }
 
+    /// Adds segments that may be begun from here on.
+    pub(super) fn add(&mut self, segment: u32, epoch: u64) {
+        let known = self.epochs.insert(segment, epoch);
+        assert_eq!(known, None, "segment {segment} was free already");
+    }
+
+    /// Whether the segment is one of them.
+    pub(crate) fn has(&self, segment: u32) -> bool {
+        self.epochs.contains_key(&segment)
+    }
+
+    /// One of them is in use after all.
+    pub(crate) fn remove(&mut self, segment: u32) {
+        self.epochs.remove(&segment);
+    }
+
+    /// The segments, by their numbers.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
+        self.epochs.keys().copied()
+    }
+
+    /// Takes the segment that would come last, for what is not part of the log: so the order of the others stays.
+    pub(super) fn take_last(&mut self) -> Option<(u32, u64)> {
+        let segment = self.in_order().last()?;
+        let epoch = self.epochs.remove(&segment)?;
+        Some((segment, epoch))
+    }
+
     /// Takes the next segment; gives its number and the epoch to begin it under.
     pub(super) fn take(&mut self) -> Option<(u32, u64)> {
         let segment = self.in_order().next()?;

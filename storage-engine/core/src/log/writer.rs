@@ -6,7 +6,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId};
 use cairn_api::units::BLOCK_BYTES;
-use cairn_format::entry::{BlockCrcs, ENTRY_BLOCKS_MAX};
+use cairn_format::anchor::LogBeginning;
+use cairn_format::entry::BlockCrcs;
 use cairn_format::frame::{
     self, FrameInfo, FrameRecord, HEADER_BLOCKS_MAX, PAYLOAD_BLOCKS_MAX, WINDOW_FRAMES_MAX, header_blocks_for,
 };
@@ -17,17 +18,17 @@ use cairn_format::superblock::Geometry;
 use super::{
     FRAME_PIECES_MAX, FreeSegments, LogSettings, LogTail, LogWrite, OpenSegment, Placed, PlacedPortion, Record, Ticket,
 };
+use crate::config::{RECORD_BLOCKS_MAX, promised_blocks, reserve_segments};
 use crate::event::IoId;
 use crate::fair::FairQueue;
 use crate::mutation::{Seeded, mutated};
 
-/// What one record can at most take on the disk, its own frame header included: what may be left over at the end of a
-/// segment because the next record does not fit.
-const RECORD_BLOCKS_MAX: u64 = ENTRY_BLOCKS_MAX as u64 + 1;
-
 /// Blocks at the very end of the disk that no record may take: each restart of a full disk needs one for the frame that
 /// opens the log, and without it could not even be read.
 const OPENING_BLOCKS: u64 = 256;
+
+/// Free segments that only the log itself may take.
+const HOT_SEGMENTS_MIN: usize = 1;
 
 /// A record that waits, ready to be encoded.
 #[derive(Debug)]
@@ -52,6 +53,7 @@ impl Queued {
             | FrameRecord::HardState { group, .. }
             | FrameRecord::GroupCreated { group, .. }
             | FrameRecord::GroupDropped { group }
+            | FrameRecord::Moved { group, .. }
             | FrameRecord::StageBegin { group, .. }
             | FrameRecord::StageBlocks { group, .. }
             | FrameRecord::StageDone { group, .. } => *group,
@@ -84,6 +86,9 @@ pub struct LogWriter {
     disk: DiskId,
     geometry: Geometry,
     settings: LogSettings,
+    /// The segments that the log is in, from its beginning on; the last is the open one.
+    window: VecDeque<LogBeginning>,
+    segments_begun: u64,
     open: Option<OpenSegment>,
     free: FreeSegments,
     reserve_segments: usize,
@@ -130,10 +135,11 @@ impl LogWriter {
             disk,
             geometry,
             settings,
+            window: tail.window.into(),
+            segments_begun: 0,
             open: tail.open,
             free: tail.free,
-            // A thirty-second of the disk, for what frees space or keeps groups alive when it is full.
-            reserve_segments: (geometry.segment_count as usize / 32).clamp(1, 8),
+            reserve_segments: reserve_segments(&geometry),
             next_sequence: tail.next_sequence,
             chain: tail.chain,
             incarnation: tail.incarnation,
@@ -260,18 +266,109 @@ impl LogWriter {
     /// It is a promise, so it assumes the worst: every block in a frame of its own, every segment left when its last
     /// 1 MiB is not used, and the reserve kept for records without payload.
     pub fn free_blocks(&self) -> u64 {
-        let Some(segments) = self.free.len().checked_sub(self.reserve_segments) else {
+        self.free_blocks_beyond(self.reserve_segments)
+    }
+
+    /// The same for what may take half of the reserve.
+    pub fn free_blocks_in_reserve(&self) -> u64 {
+        self.free_blocks_beyond(self.reserve_segments / 2)
+    }
+
+    fn free_blocks_beyond(&self, reserve: usize) -> u64 {
+        let Some(segments) = self.free.len().checked_sub(reserve) else {
             return 0;
         };
-        let in_segment = (self.geometry.segment_blocks() - 1).saturating_sub(RECORD_BLOCKS_MAX);
         let in_open = self.room_blocks().saturating_sub(RECORD_BLOCKS_MAX);
-        (segments as u64 * in_segment + in_open).saturating_sub(self.queued_blocks) / 2
+        let sure = segments as u64 * promised_blocks(&self.geometry) + in_open / 2;
+        sure.saturating_sub(self.queued_blocks / 2)
     }
 
     /// Whether not even the queued records and one more without payload are sure to find room. What is left is kept for
     /// the frames that open the log; if there is nothing left even for them, [`Self::is_open`] never becomes true.
     pub fn is_exhausted(&self) -> bool {
         self.free.is_empty() && self.room_blocks() <= self.queued_blocks + OPENING_BLOCKS
+    }
+
+    /// How many segments the log is in, from its beginning on.
+    pub fn window_len(&self) -> usize {
+        self.window.len()
+    }
+
+    /// The place of the frame at `offset` among the segments that the log is in, counted from its beginning; `None` if the
+    /// frame stands before it.
+    pub fn ordinal(&self, offset: u64) -> Option<usize> {
+        let segment = self.geometry.segment_of(offset)?;
+        self.window.iter().position(|begins| begins.segment == segment)
+    }
+
+    /// The place of the frame of this sequence, or of a later one if it was not composed yet, among the segments that the log
+    /// is in.
+    pub fn ordinal_of(&self, sequence: u64) -> usize {
+        let behind = self.window.partition_point(|begins| begins.sequence <= sequence);
+        behind.saturating_sub(1)
+    }
+
+    /// The beginning that the log would have if the segments before this place in the window were cut off; `None` if not all
+    /// of them are durable, or nothing of this one is.
+    pub fn beginning(&self, ordinal: usize) -> Option<LogBeginning> {
+        let begins = *self.window.get(ordinal)?;
+        (begins.sequence <= self.durable_sequence).then_some(begins)
+    }
+
+    /// The log begins here from now on. Gives the segments that are no longer part of it, with their epochs.
+    ///
+    /// # Panics
+    /// If it is no place of the log.
+    pub fn begin_at(&mut self, begins: LogBeginning) -> Vec<(u32, u64)> {
+        assert!(self.window.contains(&begins), "{begins:?} is no place of the log");
+        let count = self.window.iter().take_while(|place| **place != begins).count();
+        let cut = self.window.drain(..count);
+        cut.map(|place| (place.segment, place.epoch)).collect()
+    }
+
+    /// Takes a free segment for what is not part of the log, if one is left beside what the log itself needs. Gives its
+    /// number and epoch, and the block of its header.
+    pub fn take_segment(&mut self, head: HeadKind) -> Option<(u32, u64, Bytes)> {
+        if self.free.len() <= HOT_SEGMENTS_MIN {
+            return None;
+        }
+        let (segment, epoch) = self.free.take_last()?;
+        let header = SegmentHeader {
+            disk: self.disk,
+            segment,
+            head,
+            epoch,
+            incarnation: self.incarnation,
+            first_sequence: self.next_sequence,
+            chain_before: self.chain,
+            durable_upto: self.durable_sequence,
+        };
+        Some((segment, epoch, header.encode()))
+    }
+
+    /// A segment may be begun anew, under this epoch.
+    pub fn release(&mut self, segment: u32, epoch: u64) {
+        self.free.add(segment, epoch);
+    }
+
+    /// How many segments may be begun.
+    pub fn free_segments_count(&self) -> usize {
+        self.free.len()
+    }
+
+    /// How many segments were begun for the log since it was opened.
+    pub const fn segments_begun(&self) -> u64 {
+        self.segments_begun
+    }
+
+    /// The sequence of the next frame.
+    pub const fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// The segments that may be begun.
+    pub fn free_segments(&self) -> impl Iterator<Item = u32> + '_ {
+        self.free.numbers()
     }
 
     /// Bytes from `offset` to the end of its segment: what a read of a frame's header must not pass.
@@ -336,6 +433,7 @@ impl LogWriter {
         self.next_sequence += 1;
         self.wants_frame = false;
         Some(LogWrite {
+            sequence,
             io,
             offset,
             buffers,
@@ -365,6 +463,14 @@ impl LogWriter {
             chain_before: self.chain,
             durable_upto: self.durable_sequence,
         };
+        self.segments_begun += 1;
+        self.window.push_back(LogBeginning {
+            segment,
+            epoch,
+            incarnation: self.incarnation,
+            sequence: self.next_sequence,
+            chain_before: self.chain,
+        });
         self.open = Some(OpenSegment {
             segment,
             epoch,
@@ -528,6 +634,7 @@ fn to_frame_record(record: Record) -> (FrameRecord, Bytes) {
             term,
         },
         Record::GroupDropped(group) => FrameRecord::GroupDropped { group },
+        Record::Moved { group, runs } => FrameRecord::Moved { group, runs },
         Record::StageBegin {
             group,
             mark,

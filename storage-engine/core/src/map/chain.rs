@@ -118,6 +118,11 @@ impl Chain {
         self.living.iter().filter_map(|at| Some((*at, *self.links.get(at)?)))
     }
 
+    /// All, those that are being merged away included, oldest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, Link)> {
+        self.links.iter().map(|(at, link)| (*at, *link))
+    }
+
     pub(super) fn living_count(&self) -> usize {
         self.living.len()
     }

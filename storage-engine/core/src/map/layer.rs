@@ -75,13 +75,9 @@ impl Deltas {
 
     /// Puts slots, of which the delta has none at their places, into it; `interval` is that of their birth.
     pub(super) fn put(&mut self, at: u64, number: u64, piece: &Piece<'_>, interval: u64) {
-        let layer = self.layers.entry(at).or_default();
-        let leaf = layer.leaves.entry(number).or_insert_with(|| {
-            self.holders.insert((number, at));
-            Leaf::new()
-        });
-        leaf.fill(piece.range(), piece.content, piece.birth);
-        layer.counts.add(interval, piece.data_slots());
+        self.leaf_for(at, number)
+            .fill(piece.range(), piece.content, piece.birth);
+        self.counts_of(at).add(interval, piece.data_slots());
     }
 
     pub(super) fn has_leaf(&self, at: u64, number: u64) -> bool {
@@ -101,6 +97,29 @@ impl Deltas {
         let (number, leaf) = self.layers.get_mut(&at)?.leaves.pop_first()?;
         self.holders.remove(&(number, at));
         Some((number, leaf))
+    }
+
+    pub(super) fn leaf(&self, at: u64, number: u64) -> Option<&Leaf> {
+        self.layers.get(&at)?.leaves.get(&number)
+    }
+
+    /// A leaf of a delta, made if it is not there.
+    pub(super) fn leaf_for(&mut self, at: u64, number: u64) -> &mut Leaf {
+        let layer = self.layers.entry(at).or_default();
+        layer.leaves.entry(number).or_insert_with(|| {
+            self.holders.insert((number, at));
+            Leaf::new()
+        })
+    }
+
+    pub(super) fn counts_of(&mut self, at: u64) -> &mut Counts {
+        &mut self.layers.entry(at).or_default().counts
+    }
+
+    /// The first leaf of a delta.
+    pub(super) fn first_leaf(&self, at: u64) -> Option<(u64, &Leaf)> {
+        let (number, leaf) = self.layers.get(&at)?.leaves.first_key_value()?;
+        Some((*number, leaf))
     }
 
     pub(super) fn leaf_mut(&mut self, at: u64, number: u64) -> Option<&mut Leaf> {

@@ -41,6 +41,7 @@ mod changed;
 mod digest;
 mod layer;
 mod leaf;
+mod paging;
 mod relocate;
 mod runs;
 mod snapshots;

@@ -4,6 +4,7 @@ use cairn_api::ids::{LogIndex, SnapshotId};
 
 use super::BlockMap;
 use super::chain::{MARK, NOW};
+use super::layer::Owner;
 use super::leaf::LEAF_SLOTS;
 use super::volume::retire_leaf;
 use crate::mutation::mutated;
@@ -63,11 +64,14 @@ impl BlockMap {
         let mut is_done = false;
         while slots < slots_max && !is_done {
             slots += LEAF_SLOTS;
+            if let Some((number, leaf)) = self.deltas.first_leaf(at) {
+                self.marks.touch(Owner::Delta(at), number, Some(leaf));
+            }
             match self.deltas.pop_leaf(at) {
                 Some((number, leaf)) => {
                     retire_leaf(
                         &self.chain,
-                        &mut self.deltas,
+                        (&mut self.deltas, &mut self.marks),
                         &mut counts,
                         (number, leaf),
                         heir.zip(heirs_time),

@@ -8,6 +8,7 @@ use cairn_api::units::Lba;
 use super::chain::Chain;
 use super::layer::{Deltas, Layer, Owner};
 use super::leaf::{Content, LEAF_SLOTS, Leaf, Piece};
+use super::paging::Marks;
 use super::runs::Runs;
 use super::space::Counts;
 use super::{DiskBlock, Run, Slot};
@@ -21,6 +22,7 @@ pub struct BlockMap {
     pub(super) head: Layer,
     pub(super) chain: Chain,
     pub(super) deltas: Deltas,
+    pub(super) marks: Marks,
 }
 
 impl BlockMap {
@@ -33,6 +35,7 @@ impl BlockMap {
             head: Layer::default(),
             chain: Chain::default(),
             deltas: Deltas::default(),
+            marks: Marks::default(),
         }
     }
 
@@ -125,7 +128,8 @@ impl BlockMap {
 
     fn zero_leaves(&mut self, numbers: Range<u64>, content: Content<'_>, birth: u64) {
         if matches!(content, Content::Hole) {
-            while let Some((&number, _)) = self.head.leaves.range(numbers.clone()).next() {
+            while let Some((&number, leaf)) = self.head.leaves.range(numbers.clone()).next() {
+                self.marks.touch(Owner::Head, number, Some(leaf));
                 if let Some(leaf) = self.head.leaves.remove(&number) {
                     self.retire_leaf(number, leaf);
                 }
@@ -133,6 +137,7 @@ impl BlockMap {
             return;
         }
         for number in numbers {
+            self.marks.touch(Owner::Head, number, self.head.leaves.get(&number));
             if let Some(leaf) = self.head.leaves.insert(number, Leaf::all(content, birth)) {
                 self.retire_leaf(number, leaf);
             }
@@ -141,11 +146,19 @@ impl BlockMap {
 
     /// Changes slots of one leaf of the head, making it if it is not there and dropping it if nothing is left.
     fn fill(&mut self, number: u64, slots: Range<usize>, content: Content<'_>, birth: u64) {
+        self.marks.touch(Owner::Head, number, self.head.leaves.get(&number));
         if let Some(leaf) = self.head.leaves.get(&number) {
             let heir = self.heir();
             for piece in leaf.pieces(slots.clone()) {
                 let counts = &mut self.head.counts;
-                retire(&self.chain, &mut self.deltas, counts, number, &piece, heir);
+                retire(
+                    &self.chain,
+                    (&mut self.deltas, &mut self.marks),
+                    counts,
+                    number,
+                    &piece,
+                    heir,
+                );
             }
         }
         let leaf = self.head.leaves.entry(number).or_default();
@@ -161,7 +174,13 @@ impl BlockMap {
     fn retire_leaf(&mut self, number: u64, leaf: Leaf) {
         let heir = self.heir();
         let counts = &mut self.head.counts;
-        retire_leaf(&self.chain, &mut self.deltas, counts, (number, leaf), heir);
+        retire_leaf(
+            &self.chain,
+            (&mut self.deltas, &mut self.marks),
+            counts,
+            (number, leaf),
+            heir,
+        );
     }
 
     /// Whose delta gets what the head replaces, and up to which birth.
@@ -247,7 +266,7 @@ impl BlockMap {
 /// `heir.1`, which is the same time. Else nobody can see them any more: this is the one place where a block becomes garbage.
 pub(super) fn retire(
     chain: &Chain,
-    deltas: &mut Deltas,
+    (deltas, marks): (&mut Deltas, &mut Marks),
     from: &mut Counts,
     number: u64,
     piece: &Piece<'_>,
@@ -258,15 +277,19 @@ pub(super) fn retire(
     }
     let interval = chain.interval(piece.birth);
     from.sub(interval, piece.data_slots());
-    if let Some((at, _)) = heir.filter(|(_, born_by)| piece.birth <= *born_by) {
-        deltas.put(at, number, piece, interval);
+    match heir.filter(|(_, born_by)| piece.birth <= *born_by) {
+        Some((at, _)) => {
+            marks.touch(Owner::Delta(at), number, deltas.leaf(at, number));
+            deltas.put(at, number, piece, interval);
+        }
+        None => marks.garbage(&piece.content),
     }
 }
 
 /// As [`retire`], for all slots of a leaf: moved as it is if it can be.
 pub(super) fn retire_leaf(
     chain: &Chain,
-    deltas: &mut Deltas,
+    (deltas, marks): (&mut Deltas, &mut Marks),
     from: &mut Counts,
     (number, leaf): (u64, Leaf),
     heir: Option<(u64, u64)>,
@@ -274,7 +297,7 @@ pub(super) fn retire_leaf(
     let whole = heir.filter(|(at, born_by)| !deltas.has_leaf(*at, number) && leaf.is_born_by(*born_by));
     let Some((at, _)) = whole else {
         for piece in leaf.filled() {
-            retire(chain, deltas, from, number, &piece, heir);
+            retire(chain, (deltas, marks), from, number, &piece, heir);
         }
         return;
     };
@@ -282,6 +305,7 @@ pub(super) fn retire_leaf(
         .filled()
         .map(|piece| (chain.interval(piece.birth), piece.data_slots()))
         .collect();
+    marks.touch(Owner::Delta(at), number, None);
     let to = deltas.put_leaf(at, number, leaf);
     for (interval, slots) in moved {
         from.sub(interval, slots);

@@ -1,6 +1,7 @@
 //! Finding lost blocks: the disk once more, then one peer after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -100,6 +101,11 @@ impl Asking {
 
     pub(super) fn forget(&mut self, group: GroupId) {
         self.jobs.retain(|_, job| job.group != group);
+    }
+
+    pub(super) fn is_about(&self, blocks: &Range<u64>) -> bool {
+        let mut all = self.jobs.values().flat_map(|job| &job.blocks);
+        all.any(|block| blocks.contains(&block.block))
     }
 
     fn under_way(&self) -> usize {

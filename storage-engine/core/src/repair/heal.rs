@@ -1,6 +1,7 @@
 //! Writing found blocks back to their places; see the safety argument in [`super`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use bytes::Bytes;
 use cairn_api::ids::GroupId;
@@ -36,6 +37,15 @@ impl Healing {
 
     pub(super) fn count(&self) -> usize {
         self.waiting.len() + self.under_way.len()
+    }
+
+    pub(super) fn oldest(&self) -> Option<IoId> {
+        self.under_way.first_key_value().map(|(io, _)| *io)
+    }
+
+    pub(super) fn is_about(&self, blocks: &Range<u64>) -> bool {
+        let mut heals = self.waiting.iter().chain(self.under_way.values());
+        heals.any(|heal| blocks.contains(&heal.block))
     }
 
     fn has(&self, block: u64) -> bool {

@@ -1,6 +1,7 @@
 //! Which blocks are known to be damaged, so that each is logged and counted once however often it is read.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use cairn_api::ids::GroupId;
@@ -52,6 +53,11 @@ impl Known {
     /// Whether the disk's block may still be damaged: what does not fit in here may always be.
     pub(super) fn may_be_damaged(&self, block: u64) -> bool {
         self.blocks.contains_key(&block) || self.blocks.len() >= KNOWN_MAX
+    }
+
+    /// These blocks are used for something else from now on.
+    pub(super) fn forget_blocks(&mut self, blocks: &Range<u64>) {
+        self.blocks.retain(|block, _| !blocks.contains(block));
     }
 
     /// Since when the disk's block is known to be damaged.

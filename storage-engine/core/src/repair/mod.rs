@@ -51,11 +51,12 @@ pub(crate) mod serve;
 pub use heal::WRITE_BACKS_MAX;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 use cairn_api::ids::{GroupId, ReplicaId};
 
-use crate::event::{Damage, DamageCounts, DiskFault, Effect};
+use crate::event::{Damage, DamageCounts, DiskFault, Effect, IoId};
 use crate::shared::Shared;
 use crate::time::Timestamp;
 
@@ -72,6 +73,8 @@ pub(crate) enum Consumer {
     External { index: u64 },
     /// The scrubbing of the disk, by the number of its read.
     Scrub { serial: u64 },
+    /// Collection, which comes again.
+    Collect,
 }
 
 /// How a repair ended.
@@ -122,6 +125,21 @@ impl Repairs {
     /// Blocks that wait to be written back, or are being.
     pub(crate) fn write_backs(&self) -> usize {
         self.healing.count()
+    }
+
+    /// The write-back that was begun first of those under way.
+    pub(crate) fn oldest_write_back(&self) -> Option<IoId> {
+        self.healing.oldest()
+    }
+
+    /// Whether a repair or a write-back is about one of these blocks of the disk.
+    pub(crate) fn is_about(&self, blocks: &Range<u64>) -> bool {
+        self.asking.is_about(blocks) || self.healing.is_about(blocks)
+    }
+
+    /// These blocks of the disk are used for something else from now on.
+    pub(crate) fn forget_blocks(&mut self, blocks: &Range<u64>) {
+        self.known.forget_blocks(blocks);
     }
 
     /// What was noticed on the disk so far.

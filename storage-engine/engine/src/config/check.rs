@@ -7,6 +7,7 @@ use cairn_api::units::ByteSize;
 
 use super::file::{FileConfig, FileDisk, FileNbd};
 use super::{Config, ConfigError, ControlConfig, DataConfig, DiskConfig, LogConfig, NbdConfig, TlsConfig};
+use crate::disks::Thresholds;
 
 /// Disks of one engine. Each has a thread and its own registered memory; more belong in a second engine.
 pub const DISKS_MAX: usize = 64;
@@ -25,6 +26,10 @@ const CONTROL_LISTEN: &str = "127.0.0.1:7400";
 const DATA_LISTEN: &str = "127.0.0.1:7401";
 const MEMORY: &str = "64MiB";
 const SCRUB_RATE: &str = "8MiB";
+/// Above which part of its capacity a disk is filling up, unless set.
+const WARNING_PERCENT: u8 = 80;
+/// Above which part of its capacity a disk is nearly full, unless set.
+const ALARM_PERCENT: u8 = 90;
 /// The slowest pace of scrubbing that is worth the name, and more than any disk gives, in bytes a second.
 const SCRUB_RATE_MIN: u64 = 64 << 10;
 const SCRUB_RATE_MAX: u64 = 4 << 30;
@@ -221,10 +226,21 @@ fn disk(file: FileDisk) -> Result<DiskConfig, ConfigError> {
         );
         return Err(invalid("disk.scrub_rate", text, rule));
     }
+    let thresholds = Thresholds {
+        warning: file.warning_percent.unwrap_or(WARNING_PERCENT),
+        alarm: file.alarm_percent.unwrap_or(ALARM_PERCENT),
+    };
+    let (warning, alarm) = (thresholds.warning, thresholds.alarm);
+    if warning == 0 || warning >= alarm || alarm > 99 {
+        let text = format!("{warning} and {alarm}");
+        let rule = "they must be from 1 to 99, the first below the second".to_owned();
+        return Err(invalid("disk.warning_percent and disk.alarm_percent", &text, rule));
+    }
     Ok(DiskConfig {
         path: file.path,
         memory,
         scrub_rate,
+        thresholds,
     })
 }
 
@@ -353,6 +369,14 @@ mod tests {
             (format!("{LEAST}memory = \"lots\"\n"), ["disk.memory", "lots"]),
             (format!("{LEAST}scrub_rate = \"1KiB\"\n"), ["disk.scrub_rate", "64 KiB"]),
             (format!("{LEAST}scrub_rate = \"fast\"\n"), ["disk.scrub_rate", "fast"]),
+            (
+                format!("{LEAST}warning_percent = 95\n"),
+                ["disk.warning_percent", "95 and 90"],
+            ),
+            (
+                format!("{LEAST}alarm_percent = 100\n"),
+                ["disk.alarm_percent", "from 1 to 99"],
+            ),
             (
                 format!("{LEAST}[control]\nlisten = \"localhost:1\"\n"),
                 ["control.listen", "localhost:1"],

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use cairn_api::units::ByteSize;
 
+use crate::disks::Thresholds;
+
 pub(crate) use check::is_node_name;
 pub use check::{DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NBD_CONNECTIONS_MAX};
 pub use encryption::EncryptionConfig;
@@ -107,6 +109,8 @@ pub struct DiskConfig {
     pub memory: ByteSize,
     /// How fast it is read through for damage, a second; 0 for only when that is asked for.
     pub scrub_rate: ByteSize,
+    /// When to tell that it is filling up.
+    pub thresholds: Thresholds,
 }
 
 /// The log.

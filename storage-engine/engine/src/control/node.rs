@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use cairn_api::control as api;
 
 use super::survey;
-use crate::disks::DiskView;
+use crate::disks::{DiskState, DiskView, Fullness};
 use crate::engine::{Engine, Phase};
 
 /// This engine's identity, addresses, disks and place in the meta group.
@@ -44,19 +44,31 @@ pub(super) async fn info(engine: &Engine) -> api::NodeInfo {
     }
 }
 
+/// What a disk does, and how full it is if somebody should know.
+fn describe(view: &DiskView) -> String {
+    let state = view.state.describe();
+    match view.thread.as_ref().map(|thread| thread.stats().fullness) {
+        Some(fullness) if view.state == DiskState::Ok && fullness > Fullness::Roomy => format!("{state}, {fullness}"),
+        _ => state,
+    }
+}
+
 fn disk(engine: &Engine, view: &DiskView, replicas: u32) -> api::Disk {
     let label = view.label.as_ref();
+    let stats = view.thread.as_ref().map(|thread| thread.stats());
     api::Disk {
         disk_id: label.map(|label| label.disk.to_string()).unwrap_or_default(),
         node_id: engine.node().to_string(),
         path: view.config.path.display().to_string(),
         size_bytes: label.map_or(0, |label| label.size_bytes),
-        free_bytes: match (&view.thread, label) {
-            (Some(thread), _) => thread.stats().free_bytes,
+        free_bytes: match (&stats, label) {
+            (Some(stats), _) => stats.free_bytes,
             (None, Some(label)) if label.cluster.is_nil() => label.size_bytes,
             _ => 0,
         },
-        state: view.state.describe(),
+        state: describe(view),
+        used_bytes: stats.as_ref().map_or(0, |stats| stats.used_bytes),
+        capacity_bytes: stats.as_ref().map_or(0, |stats| stats.capacity_bytes),
         replicas,
     }
 }

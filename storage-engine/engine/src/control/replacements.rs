@@ -187,7 +187,7 @@ async fn ask_disk(engine: &Arc<Engine>, catalogue: &Catalogue, disk: DiskId) -> 
     let id = disk.to_string();
     match info.disks.into_iter().find(|disk| disk.disk_id == id) {
         None => Err(format!("the engine of node '{}' has no such disk now", record.name)),
-        Some(disk) if disk.state != "ok" => Err(format!("it is {} on node '{}'", disk.state, record.name)),
+        Some(disk) if !disk.state.starts_with("ok") => Err(format!("it is {} on node '{}'", disk.state, record.name)),
         Some(disk) => Ok(disk),
     }
 }

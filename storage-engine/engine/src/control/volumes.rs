@@ -97,7 +97,7 @@ async fn reports(engine: &Arc<Engine>, catalogue: &Catalogue) -> Vec<NodeReport>
             Ok(Ok(info)) => Ok(info
                 .disks
                 .iter()
-                .filter(|disk| disk.state == "ok")
+                .filter(|disk| disk.state.starts_with("ok"))
                 .filter_map(|disk| Some((disk.disk_id.parse().ok()?, disk.free_bytes)))
                 .collect()),
             Ok(Err(_)) | Err(_) => Err("does not answer".to_owned()),

@@ -6,6 +6,7 @@
 mod observer;
 pub mod real;
 mod set;
+mod space;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -15,11 +16,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_api::block::FrontendSession;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
-use cairn_core::event::{Command, CommandError, CommandReply, Damage, RecoverySummary, Stage};
+use cairn_core::event::{
+    CheckpointReport, CollectionReport, Command, CommandError, CommandReply, Damage, RecoverySummary, Stage,
+};
 use cairn_reactor::Opening;
 
 pub use observer::{DiskEvent, DiskReporter};
 pub use set::{DiskSet, DiskState, DiskView};
+pub use space::{Fullness, Thresholds};
 
 use crate::config::DiskConfig;
 
@@ -65,8 +69,16 @@ pub struct DiskStats {
     pub arena_used_bytes: u64,
     /// Bytes of registered buffers.
     pub arena_bytes: u64,
-    /// Bytes the log can still take.
+    /// Bytes of data that the disk can still take.
     pub free_bytes: u64,
+    /// Bytes of data that are in use.
+    pub used_bytes: u64,
+    /// Bytes of data that the disk takes at most.
+    pub capacity_bytes: u64,
+    /// Segments that may be written to at once.
+    pub segments_free: u64,
+    /// How full the disk is.
+    pub fullness: Fullness,
     /// Frontends' connections.
     pub streams: u64,
 }
@@ -124,6 +136,10 @@ pub trait DiskObserver: Send + Sync {
     fn on_damage(&self, damage: Damage, blocks: u64);
     /// So many bytes of data of a state were received, for a replica that is behind the log.
     fn on_caught_up(&self, bytes: u64);
+    /// Live blocks were moved, or a segment was emptied.
+    fn on_collected(&self, report: CollectionReport);
+    /// A checkpoint is durable.
+    fn on_checkpoint(&self, report: CheckpointReport);
     /// Blocks were read through for damage; perhaps the last ones of a pass.
     fn on_scrubbed(&self, blocks: u64, is_over: bool);
 }

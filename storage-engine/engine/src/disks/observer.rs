@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId};
-use cairn_core::event::{Damage, RecoverySummary, Stage};
+use cairn_core::event::{CheckpointReport, CollectionReport, Damage, RecoverySummary, Stage};
 use tokio::sync::mpsc;
 
 use super::DiskObserver;
@@ -101,6 +101,14 @@ impl DiskObserver for DiskReporter {
 
     fn on_caught_up(&self, bytes: u64) {
         self.metrics.caught_up(bytes);
+    }
+
+    fn on_collected(&self, report: CollectionReport) {
+        self.metrics.collected(report);
+    }
+
+    fn on_checkpoint(&self, report: CheckpointReport) {
+        self.metrics.checkpointed(report);
     }
 
     fn on_scrubbed(&self, blocks: u64, is_over: bool) {

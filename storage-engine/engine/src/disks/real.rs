@@ -12,13 +12,16 @@ use cairn_api::block::FrontendSession;
 use cairn_api::ids::{ClusterId, DiskId, GroupId, LogIndex, NodeId, ReplicaId};
 use cairn_core::Core;
 use cairn_core::config::{CoreConfig, Limits, ScrubSettings, Timing};
-use cairn_core::event::{Command, Damage, Effect, Event, RecoverySummary, Stage};
+use cairn_core::event::{
+    CheckpointReport, CollectionReport, Command, Damage, Effect, Event, RecoverySummary, SpaceStatus, Stage,
+};
 use cairn_core::time::Timestamp;
-use cairn_format::superblock::{Geometry, Superblock};
+use cairn_format::superblock::Superblock;
 use cairn_reactor::Opening;
 use cairn_reactor::disk::{self, Disk, Owner};
 use cairn_reactor::{Config, Counters, HandleError, LinkCounters, Machine, Observer, Reactor, ReactorHandle};
 
+use super::space::SpaceWatch;
 use super::{CommandCallback, DiskBackend, DiskError, DiskLabel, DiskObserver, DiskStats, DiskThread};
 use crate::config::DiskConfig;
 
@@ -82,7 +85,7 @@ impl DiskBackend for Reactors {
             .remove(&config.path)
             .ok_or_else(|| refuse("it is not open"))?;
         let geometry = disk.superblock().geometry;
-        let space = Arc::new(Space::new(geometry));
+        let space = Arc::new(SpaceWatch::new(label.disk, config.thresholds));
         let core = Core::new(CoreConfig {
             cluster: label.cluster,
             node: label.node,
@@ -139,38 +142,13 @@ impl Machine for CoreMachine {
     }
 }
 
-/// The room on a disk: nothing is reclaimed yet, so it is what recovery left less what was written since.
-struct Space {
-    geometry: Geometry,
-    left_at_start: AtomicU64,
-}
-
-impl Space {
-    fn new(geometry: Geometry) -> Self {
-        Self {
-            geometry,
-            left_at_start: AtomicU64::new(0),
-        }
-    }
-
-    fn recovered(&self, segments_used: u32) {
-        let left = u64::from(self.geometry.segment_count.saturating_sub(segments_used)) * self.geometry.segment_size;
-        self.left_at_start.store(left, Ordering::Relaxed);
-    }
-
-    fn free_bytes(&self, written_bytes: u64) -> u64 {
-        self.left_at_start.load(Ordering::Relaxed).saturating_sub(written_bytes)
-    }
-}
-
 struct Adapter {
     observer: Arc<dyn DiskObserver>,
-    space: Arc<Space>,
+    space: Arc<SpaceWatch>,
 }
 
 impl Observer for Adapter {
     fn on_recovered(&mut self, summary: RecoverySummary) {
-        self.space.recovered(summary.segments);
         self.observer.on_recovered(&summary);
     }
 
@@ -194,6 +172,18 @@ impl Observer for Adapter {
         self.observer.on_throttled(group, nanos);
     }
 
+    fn on_space(&mut self, status: SpaceStatus) {
+        self.space.told(status);
+    }
+
+    fn on_collected(&mut self, report: CollectionReport) {
+        self.observer.on_collected(report);
+    }
+
+    fn on_checkpoint(&mut self, report: CheckpointReport) {
+        self.observer.on_checkpoint(report);
+    }
+
     fn on_damage(&mut self, damage: Damage, blocks: u64) {
         self.observer.on_damage(damage, blocks);
     }
@@ -210,7 +200,7 @@ impl Observer for Adapter {
 struct ReactorThread {
     disk: DiskId,
     handle: ReactorHandle,
-    space: Arc<Space>,
+    space: Arc<SpaceWatch>,
 }
 
 impl ReactorThread {
@@ -254,9 +244,9 @@ impl DiskThread for ReactorThread {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let links = counters.links();
         let sum = |of: fn(&LinkCounters) -> &AtomicU64| links.iter().map(|(_, link)| read(of(link))).sum();
-        let written_bytes = read(&counters.disk_bytes_written);
+        let (space, fullness) = self.space.last();
         DiskStats {
-            written_bytes,
+            written_bytes: read(&counters.disk_bytes_written),
             read_bytes: read(&counters.disk_bytes_read),
             accepted_bytes: read(&counters.stream_bytes_received),
             returned_bytes: read(&counters.stream_bytes_sent),
@@ -264,7 +254,11 @@ impl DiskThread for ReactorThread {
             link_received_bytes: sum(|link| &link.bytes_received),
             arena_used_bytes: read(&counters.arena_bytes_used),
             arena_bytes: read(&counters.arena_bytes),
-            free_bytes: self.space.free_bytes(written_bytes),
+            free_bytes: space.capacity_bytes().saturating_sub(space.used_bytes()),
+            used_bytes: space.used_bytes(),
+            capacity_bytes: space.capacity_bytes(),
+            segments_free: u64::from(space.free),
+            fullness,
             streams: read(&counters.streams_open),
         }
     }

@@ -123,11 +123,31 @@ const DISK_COUNTERS: [(&str, &str, Read); 6] = [
 ];
 
 /// Gauges of each disk.
-const DISK_GAUGES: [(&str, &str, Read); 4] = [
+const DISK_GAUGES: [(&str, &str, Read); 8] = [
     (
         "cairn_disk_free_bytes",
-        "Bytes that the disk's log can still take",
+        "Bytes of data that the disk can still take",
         |stats| stats.free_bytes,
+    ),
+    (
+        "cairn_disk_used_bytes",
+        "Bytes of data on the disk that are in use",
+        |stats| stats.used_bytes,
+    ),
+    (
+        "cairn_disk_capacity_bytes",
+        "Bytes of data that the disk takes at most",
+        |stats| stats.capacity_bytes,
+    ),
+    (
+        "cairn_disk_segments_free",
+        "Segments of the disk that may be written to at once",
+        |stats| stats.segments_free,
+    ),
+    (
+        "cairn_disk_fullness",
+        "How full the disk is: 1 above the first threshold, 2 above the second, 3 when writes are refused",
+        |stats| stats.fullness.level(),
     ),
     (
         "cairn_arena_bytes",
@@ -205,6 +225,26 @@ fn damage(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
             "cairn_scrubs",
             "Times that a disk was read through for damage from end to end",
             &metrics.scrubs,
+        ),
+        (
+            "cairn_blocks_moved",
+            "Live blocks that collection has moved out of segments",
+            &metrics.blocks_moved,
+        ),
+        (
+            "cairn_segments_emptied",
+            "Segments that collection has emptied",
+            &metrics.segments_emptied,
+        ),
+        (
+            "cairn_checkpoints",
+            "Checkpoints that are durable",
+            &metrics.checkpoints,
+        ),
+        (
+            "cairn_checkpoint_bytes",
+            "Bytes of pages and tables that checkpoints have written",
+            &metrics.checkpoint_bytes,
         ),
     ] {
         let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cairn_api::ids::{DiskId, GroupId};
-use cairn_core::event::{Damage, Stage};
+use cairn_core::event::{CheckpointReport, CollectionReport, Damage, Stage};
 
 pub use collect::EngineCollector;
 pub use histogram::StageHistogram;
@@ -30,6 +30,10 @@ pub struct Metrics {
     blocks_scrubbed: AtomicU64,
     catch_up_bytes: AtomicU64,
     scrubs: AtomicU64,
+    blocks_moved: AtomicU64,
+    segments_emptied: AtomicU64,
+    checkpoints: AtomicU64,
+    checkpoint_bytes: AtomicU64,
     led: Mutex<BTreeSet<(DiskId, GroupId)>>,
     /// Of each limited volume, the requests that have waited here and the nanoseconds in all.
     throttled: Mutex<BTreeMap<GroupId, (u64, u64)>>,
@@ -83,6 +87,18 @@ impl Metrics {
     /// Data of a state was received, for a replica that is behind the log.
     pub fn caught_up(&self, bytes: u64) {
         self.catch_up_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Live blocks were moved, or a segment was emptied.
+    pub fn collected(&self, report: CollectionReport) {
+        self.blocks_moved.fetch_add(report.blocks, Ordering::Relaxed);
+        self.segments_emptied.fetch_add(report.segments, Ordering::Relaxed);
+    }
+
+    /// A checkpoint is durable.
+    pub fn checkpointed(&self, report: CheckpointReport) {
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.checkpoint_bytes.fetch_add(report.bytes, Ordering::Relaxed);
     }
 
     /// Blocks were read through for damage; perhaps the last ones of a pass.

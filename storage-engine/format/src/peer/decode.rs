@@ -194,6 +194,7 @@ impl Decoder<'_> {
             context: Bytes::new(),
             stamp_ns: self.reader.u64("stamp")?,
             free_blocks: self.reader.u64("free blocks")?,
+            room_blocks: self.reader.u64("room")?,
             entries: Vec::new(),
         };
         message.context = self.slice("context", context_len)?;

@@ -23,7 +23,7 @@ pub(super) const MESSAGE_CATCH_UP_OFFER: u8 = 15;
 pub(super) const MESSAGE_CATCH_UP_REQUEST: u8 = 16;
 pub(super) const MESSAGE_CATCH_UP_REPLY: u8 = 17;
 /// A Raft message's fields in front of its context and entries, the message's kind byte included.
-pub(super) const RAFT_FIXED_BYTES: usize = 94;
+pub(super) const RAFT_FIXED_BYTES: usize = 102;
 /// An entry's fields in front of its header.
 pub(super) const ENTRY_FIXED_BYTES: usize = 18;
 /// Kind, group, request number, revision and operation of a gateway's request; a reply has no revision.
@@ -171,6 +171,7 @@ impl Encoder {
             message.reject_hint.0,
             message.stamp_ns,
             message.free_blocks,
+            message.room_blocks,
         ] {
             self.body.put_u64_le(field);
         }

@@ -9,10 +9,10 @@ use cairn_format::entry::{BlockCrcs, EntryHeader, HEADER_BYTES_MAX};
 use cairn_format::error::FormatError;
 use cairn_format::frame::{self, FRAME_HEADER_BYTES_MAX, FrameRecord};
 use cairn_format::segment::SegmentHeader;
-use cairn_format::superblock::{ChooseError, Geometry, Superblock, choose, second_copy_offset};
+use cairn_format::superblock::{ChooseError, Geometry, Superblock, choose, second_copy_offset, segment_size_for};
 use proptest::prelude::*;
 
-fn flipped(bytes: &[u8], place: usize, mask: u8) -> Bytes {
+pub(crate) fn flipped(bytes: &[u8], place: usize, mask: u8) -> Bytes {
     let mut changed = bytes.to_vec();
     let place = place % changed.len();
     changed[place] ^= mask;
@@ -110,24 +110,35 @@ proptest! {
 }
 
 fn sample() -> Superblock {
-    Superblock::unclaimed(DiskId::from_bytes([7; 16]), 1 << 30, 64 << 20, 1_700_000_000).unwrap()
+    Superblock::unclaimed(DiskId::from_bytes([7; 16]), 2 << 30, 64 << 20, 1_700_000_000).unwrap()
 }
 
 #[test]
-fn a_gibibyte_holds_fifteen_segments() {
-    // The first MiB and the second superblock take their share of the sixteenth.
-    assert_eq!(sample().geometry.segment_count, 15);
+fn two_gibibytes_hold_31_segments() {
+    // The first MiB and the second superblock take their share of the last.
+    assert_eq!(sample().geometry.segment_count, 31);
     assert_eq!(sample().geometry.segment_of((1 << 20) + (64 << 20)), Some(1));
     assert_eq!(sample().geometry.segment_of(0), None);
     assert_eq!(sample().geometry.segment_of(sample().geometry.end()), None);
 }
 
 #[test]
-fn a_device_too_small_for_two_segments_is_refused_by_name() {
+fn small_disks_have_short_segments() {
+    let sizes = [33_u64 << 20, 128 << 20, 256 << 20, 1 << 30, 4 << 30, 1 << 40];
+    let found = sizes.map(|size| segment_size_for(size) >> 20);
+    assert_eq!(found, [2, 2, 4, 16, 64, 64]);
+    for size in sizes {
+        let geometry = Geometry::for_device(size + (2 << 20), segment_size_for(size)).unwrap();
+        assert!(geometry.segment_count >= 16, "{size}: {geometry:?}");
+    }
+}
+
+#[test]
+fn a_device_too_small_for_its_segments_is_refused_by_name() {
     let error = Geometry::for_device(64 << 20, 64 << 20).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "superblock: segment count is 0, expected at least 2: the device is too small"
+        "superblock: segment count is 0, expected at least 16: the device is too small"
     );
 }
 

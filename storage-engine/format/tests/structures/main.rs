@@ -6,6 +6,7 @@
     reason = "test data is small, and a test may fail"
 )]
 
+mod checkpoint;
 mod disk;
 mod peer;
 mod strategies;

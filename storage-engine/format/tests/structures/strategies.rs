@@ -4,10 +4,14 @@ use bytes::Bytes;
 use cairn_api::block::{Allocation, BlockError, StatusExtent};
 use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId, Term};
 use cairn_api::units::{BLOCK_SIZE, Lba};
+use cairn_format::anchor::{Anchor, CheckpointPlace, LogBeginning, TablePlace};
 use cairn_format::checksum::block_crcs;
+use cairn_format::chunk::{ChunkInfo, ChunkKind};
 use cairn_format::entry::EntryHeader;
-use cairn_format::frame::{FrameInfo, FrameRecord};
+use cairn_format::frame::{FrameInfo, FrameRecord, MovedRun};
 use cairn_format::member::{Member, MemberChange};
+use cairn_format::moved::{MOVED_BLOCKS_MAX, MovedBlocks};
+use cairn_format::page::{LEAF_SLOTS, LeafKey, LeafPage, PageRun, PageSlots, U48_END};
 use cairn_format::peer::{
     AttachMode, BlockPiece, CatchUpOffer, CatchUpOutcome, CatchUpReply, CatchUpRequest, FoundBlock, GatewayOp,
     GatewayReply, GatewayRequest, GatewayResult, Hello, HelloCode, PeerEntry, PeerMessage, RaftKind, RaftMessage,
@@ -16,6 +20,7 @@ use cairn_format::peer::{
 use cairn_format::portion::{Portion, Row, RowContent};
 use cairn_format::segment::{HeadKind, SegmentHeader};
 use cairn_format::superblock::{Geometry, SEGMENT_SIZE_MIN, SEGMENTS_START_DEFAULT, Superblock};
+use cairn_format::table::{KeptEntry, LeafPlace, PagePlace, Table, TableGroup, TableSnapshot};
 use cairn_format::volume_state::{StateSnapshot, VolumeState};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -37,7 +42,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = ClusterId> {
 prop_compose! {
     pub(crate) fn superblock()(
         (cluster, node, disk) in (cluster(), node(), disk()),
-        (blocks, segment_count) in (512_u64..=4096, 2_u32..=5000),
+        (blocks, segment_count) in (512_u64..=4096, 16_u32..=5000),
         extra in 0_u64..1 << 30,
         (generation, created_unix_s) in any::<(u64, u64)>(),
     ) -> Superblock {
@@ -167,7 +172,204 @@ pub(crate) fn frame_record(payload_blocks: u32) -> impl Strategy<Value = FrameRe
             group: GroupId(group),
             state
         }),
+        (any::<u64>(), vec(moved_run(), 1..=8)).prop_map(|(group, runs)| FrameRecord::Moved {
+            group: GroupId(group),
+            runs
+        }),
     ]
+}
+
+pub(crate) fn moved_run() -> impl Strategy<Value = MovedRun> {
+    (any::<u64>(), 0..U48_END, 0..U48_END, 1_u32..).prop_map(|(lba, from, to, blocks)| MovedRun {
+        lba,
+        from,
+        to,
+        blocks,
+    })
+}
+
+pub(crate) fn anchor() -> impl Strategy<Value = Anchor> {
+    let begins = (any::<u32>(), 1_u64.., 1_u64.., 1_u64.., any::<u64>()).prop_map(
+        |(segment, epoch, incarnation, sequence, chain_before)| LogBeginning {
+            segment,
+            epoch,
+            incarnation,
+            sequence,
+            chain_before,
+        },
+    );
+    let table = (1_u64.., 1_u32.., 1_u32..).prop_map(|(block, blocks, chunks)| TablePlace { block, blocks, chunks });
+    let checkpoint = (begins, table).prop_map(|(begins, table)| CheckpointPlace { begins, table });
+    (disk(), proptest::option::weighted(0.9, (1_u64.., checkpoint))).prop_map(|(disk, checkpoint)| match checkpoint {
+        None => Anchor::formatted(disk),
+        Some((generation, checkpoint)) => Anchor {
+            disk,
+            generation,
+            checkpoint: Some(checkpoint),
+        },
+    })
+}
+
+pub(crate) fn chunk() -> impl Strategy<Value = (ChunkInfo, Vec<u8>)> {
+    let kind = prop_oneof![Just(ChunkKind::Pages), Just(ChunkKind::Table), Just(ChunkKind::Moved)];
+    let info = (disk(), kind, any::<[u64; 4]>(), any::<u32>()).prop_map(
+        |(disk, kind, [block, epoch, generation, previous_block], previous_blocks)| ChunkInfo {
+            disk,
+            block,
+            epoch,
+            kind,
+            generation,
+            previous_block,
+            previous_blocks,
+        },
+    );
+    // Around the end of the first block as well as beyond it.
+    let body = prop_oneof![0..200_usize, 4000..4030_usize, 0..20_000_usize];
+    (info, body, any::<u8>()).prop_map(|(info, length, seed)| {
+        let body = (0..length).map(|place| (place % 251) as u8 ^ seed).collect();
+        (info, body)
+    })
+}
+
+pub(crate) fn leaf_page() -> impl Strategy<Value = LeafPage> {
+    let run = (0_u16..40, 1_u16..=64, 0..U48_END, 0..U48_END, 0_u8..3);
+    let runs = prop_oneof![
+        vec(run.clone(), 0..20),
+        vec(
+            run.prop_map(|(_, _, block, birth, kind)| (0, 1, block, birth, kind)),
+            0..=512
+        ),
+        // One run of the whole leaf.
+        (0..U48_END, 0..U48_END, 0_u8..3).prop_map(|(block, birth, kind)| vec![(0, LEAF_SLOTS, block, birth, kind)]),
+    ];
+    (any::<[u64; 3]>(), runs).prop_map(|([group, owner, leaf], drawn)| {
+        let mut end = 0;
+        let mut runs = Vec::new();
+        for (gap, count, block, birth, kind) in drawn {
+            let first = end + gap;
+            let count = count.min(LEAF_SLOTS.saturating_sub(first));
+            if count == 0 {
+                break;
+            }
+            end = first + count;
+            let slots = match kind {
+                0 => PageSlots::Data {
+                    block,
+                    crcs: (0..u32::from(count)).map(|slot| slot ^ block as u32).collect(),
+                },
+                1 => PageSlots::Zero(count),
+                _ => PageSlots::Trimmed(count),
+            };
+            runs.push(PageRun { first, birth, slots });
+        }
+        let group = GroupId(group);
+        LeafPage {
+            key: LeafKey { group, owner, leaf },
+            runs,
+        }
+    })
+}
+
+pub(crate) fn moved_blocks() -> impl Strategy<Value = Vec<MovedBlocks>> {
+    let run = prop_oneof![
+        (any::<u64>(), any::<u64>(), 1_u32..=20),
+        (any::<u64>(), any::<u64>(), Just(1)),
+        (any::<u64>(), any::<u64>(), 1_u32..=256)
+    ];
+    vec(run, 0..=MOVED_BLOCKS_MAX).prop_map(|drawn| {
+        let mut left = MOVED_BLOCKS_MAX as u32;
+        let mut runs = Vec::new();
+        for (group, lba, blocks) in drawn {
+            let blocks = blocks.min(left);
+            if blocks == 0 {
+                break;
+            }
+            left -= blocks;
+            runs.push(MovedBlocks {
+                group: GroupId(group),
+                lba,
+                blocks,
+            });
+        }
+        runs
+    })
+}
+
+fn table_snapshot() -> impl Strategy<Value = TableSnapshot> {
+    any::<(u64, u64, u64, bool)>().prop_map(|(at, id, size_blocks, is_deleted)| TableSnapshot {
+        at,
+        id: SnapshotId(id),
+        size_blocks,
+        is_deleted,
+    })
+}
+
+fn kept_entry() -> impl Strategy<Value = KeptEntry> {
+    (any::<[u64; 3]>(), proptest::option::of(entry_header())).prop_map(|([index, term, payload_block], header)| {
+        KeptEntry {
+            index: LogIndex(index),
+            term: Term(term),
+            payload_block,
+            header: header.map_or_else(Bytes::new, |header| header.encode()),
+        }
+    })
+}
+
+fn table_group() -> impl Strategy<Value = TableGroup> {
+    let numbers = (any::<[u64; 17]>(), node());
+    let members = (vec(member(), 0..=5), vec(member(), 0..=16), vec(member(), 0..=2));
+    let lists = (vec(table_snapshot(), 0..6), vec(kept_entry(), 0..4));
+    (numbers, members, lists).prop_map(
+        |((n, holder), (created_members, voters, learners), (snapshots, kept))| TableGroup {
+            group: GroupId(n[0]),
+            created_blocks: n[1],
+            created_members,
+            replica: ReplicaId(n[2]),
+            voters,
+            learners,
+            revision: LogIndex(n[3]),
+            replica_last: ReplicaId(n[4]),
+            epoch: Epoch(n[5]),
+            holder,
+            applied: (LogIndex(n[6]), Term(n[7])),
+            hard_state: (Term(n[8]), ReplicaId(n[9]), LogIndex(n[10])),
+            begins_behind: (LogIndex(n[11]), Term(n[12])),
+            size_blocks: n[13],
+            base_blocks: n[14],
+            snapshots,
+            snapshot_last: SnapshotId(n[15]),
+            created_sequence: n[16],
+            kept,
+        },
+    )
+}
+
+pub(crate) fn table() -> impl Strategy<Value = Table> {
+    let leaf = (any::<(u64, u64, u16, u32)>(), 0..U48_END, 0..U48_END, 0_u16..4096).prop_map(
+        |((group, leaf, bytes, crc), owner, block, at)| LeafPlace {
+            key: LeafKey {
+                group: GroupId(group),
+                owner,
+                leaf,
+            },
+            page: PagePlace { block, at, bytes, crc },
+        },
+    );
+    let dropped = any::<(u64, u64)>().prop_map(|(group, replica)| (GroupId(group), ReplicaId(replica)));
+    (
+        vec(table_group(), 0..4),
+        vec(dropped, 0..4),
+        vec(leaf, 0..20),
+        vec(any::<(u32, u32)>(), 0..6),
+        any::<u64>(),
+    )
+        .prop_map(|(groups, dropped, leaves, free, next_sequence)| Table {
+            groups,
+            dropped,
+            leaves,
+            free,
+            next_sequence,
+        })
 }
 
 /// A portion with so many blocks of data at most, and those.
@@ -353,7 +555,7 @@ fn raft_kind() -> impl Strategy<Value = RaftKind> {
 }
 
 fn raft_message() -> impl Strategy<Value = PeerMessage> {
-    let fields = any::<([u64; 11], bool)>();
+    let fields = any::<([u64; 12], bool)>();
     (raft_kind(), fields, vec(any::<u8>(), 0..=64), vec(peer_entry(), 0..4)).prop_map(
         |(kind, (numbers, reject), context, entries)| {
             let [
@@ -368,6 +570,7 @@ fn raft_message() -> impl Strategy<Value = PeerMessage> {
                 hint,
                 stamp_ns,
                 free_blocks,
+                room_blocks,
             ] = numbers;
             PeerMessage::Raft(RaftMessage {
                 group: GroupId(group),
@@ -384,6 +587,7 @@ fn raft_message() -> impl Strategy<Value = PeerMessage> {
                 context: context.into(),
                 stamp_ns,
                 free_blocks,
+                room_blocks,
                 entries,
             })
         },

@@ -23,7 +23,7 @@ use cairn_reactor::disk::{self, Disk, FormatOptions};
 use cairn_reactor::{Config, Machine, NoObserver, Observer, Reactor, ReactorHandle};
 use tempfile::TempDir;
 
-pub const DISK_SIZE: u64 = 16 << 20;
+pub const DISK_SIZE: u64 = 40 << 20;
 
 /// A directory with disks in it.
 pub struct Bench {
@@ -45,7 +45,7 @@ impl Bench {
         let path = self.path(name);
         let options = FormatOptions {
             size: Some(ByteSize(size)),
-            segment_size: 2 << 20,
+            segment_size: Some(2 << 20),
             ..FormatOptions::default()
         };
         disk::format(&path, options, |_, _| ()).unwrap();

@@ -14,6 +14,11 @@ use cairn_core::map::Run;
 use super::{Cluster, disk_id, node_id};
 use crate::node::DeviceResult;
 
+/// After so many tenths of a second a replica that is behind is behind for want of room, if it has none.
+const FIT_AFTER: usize = 300;
+/// What a replica must have free to ask for the next portion of a state.
+const REPLY_BLOCKS: u64 = 320;
+
 impl Cluster {
     fn next_name(&mut self) -> u64 {
         self.names_last += 1;
@@ -186,17 +191,29 @@ impl Cluster {
             .unwrap_or_else(|| panic!("no reply to {what} within {limit:?}"))
     }
 
-    /// Waits until every running member holds the same log, all of it applied; then checks that all hold the same data.
-    pub fn quiesce(&mut self, spec: &GroupSpec) {
+    /// Waits until every running member holds the same log, all of it applied; then checks that all hold the same data. Gives
+    /// those that do: a minority is left out that has fallen behind, and whose disks have no room for the leader's state beside
+    /// what they hold. Such a replica waits until there is room, or it is replaced.
+    pub fn quiesce(&mut self, spec: &GroupSpec) -> Vec<usize> {
         let members: Vec<usize> = spec.members.iter().map(|member| self.number_of(member.disk)).collect();
         let mut found = Vec::new();
-        for _ in 0..600 {
+        for round in 0..600 {
             self.run(Duration::from_millis(100));
             let running: Vec<usize> = members
                 .iter()
                 .copied()
                 .filter(|n| self.nodes[*n].is_running())
                 .collect();
+            let fitting: Vec<usize> = running
+                .iter()
+                .copied()
+                .filter(|number| round < FIT_AFTER || self.has_room_for_state(*number, spec.group))
+                .collect();
+            let running = if 2 * fitting.len() > members.len() {
+                fitting
+            } else {
+                running
+            };
             let states: Vec<GroupStatus> = running.iter().map(|number| self.status(*number, spec.group)).collect();
             let first = &states[0];
             let level = states.iter().all(|state| {
@@ -205,14 +222,45 @@ impl Cluster {
             });
             if level {
                 self.check_equal(spec.group, &running, &states);
-                return;
+                return running;
             }
             found = states;
         }
+        let states: Vec<String> = found
+            .iter()
+            .map(|state| {
+                format!(
+                    "{} {:?} term {} applied {} committed {} last {} catch-up {:?}",
+                    state.replica, state.role, state.term, state.applied, state.committed, state.last, state.catch_up
+                )
+            })
+            .collect();
+        let space = self.describe_space();
         panic!(
-            "[liveness] the replicas of group {} do not level within 60 s: {found:#?}",
+            "[liveness] the replicas of group {} do not level within 60 s: {states:#?}, {space}",
             spec.group
         );
+    }
+
+    /// Whether a state that is being received, or would be, fits beside what the disk holds.
+    pub fn has_room_for_state(&mut self, number: usize, group: GroupId) -> bool {
+        let receiving = self.status(number, group).catch_up;
+        let Ok(CommandReply::Space(space)) = self.command(number, Command::Space) else {
+            return true;
+        };
+        let missing = receiving.map_or(0, |receiving| receiving.blocks.saturating_sub(receiving.staged_blocks));
+        space.live_blocks + missing <= space.capacity_blocks && space.free_blocks >= REPLY_BLOCKS
+    }
+
+    /// What the disks' space is used for.
+    pub fn describe_space(&mut self) -> String {
+        let mut words = Vec::new();
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].is_running() && self.nodes[node].recovered.is_some() {
+                words.push(format!("node {node}: {:?}", self.command(node, Command::Space)));
+            }
+        }
+        words.join("; ")
     }
 
     fn check_equal(&mut self, group: GroupId, numbers: &[usize], states: &[GroupStatus]) {

@@ -4,6 +4,7 @@
 //! partitions one way and both, connections that break and lose or delay what they carried, clocks that drift.
 //! Not simulated here: bit rot beyond single flips, misdirected writes, disks that lie about durability, more members.
 
+mod checkpoints;
 mod control;
 mod links;
 mod secrets;
@@ -14,13 +15,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_api::block::Tag;
-use cairn_api::ids::{ClusterId, DiskId, GroupId, NodeId};
+use cairn_api::ids::{ClusterId, DiskId, GroupId, NodeId, ReplicaId};
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::config::{CoreConfig, Limits, Timing};
 use cairn_core::event::{Damage, DeviceId, DiskFault, Effect, Event, IoId, RecoverySummary};
-use cairn_format::frame;
 use cairn_format::peer::{PeerMessage, RaftKind};
 use cairn_format::superblock::Geometry;
+use cairn_format::{chunk, frame};
 
 use crate::disk::SimDisk;
 use crate::mutant::Mutant;
@@ -32,6 +33,7 @@ use crate::wire::Packet;
 use cairn_history::content::SECTOR;
 use cairn_history::rng::Rng;
 
+pub use checkpoints::SpaceCounts;
 pub use control::read_bytes;
 
 pub const MICROSECOND: u64 = 1_000;
@@ -170,6 +172,8 @@ pub enum Notice {
     Recovered { node: usize },
     /// A core writes the first frame of a segment.
     SegmentBegun { node: usize },
+    /// A core writes an anchor, or a chunk of a checkpoint or of moved blocks.
+    SpaceWritten { node: usize },
     /// A core writes a frame whose header, at this place of the disk, is longer than a sector.
     LongHeader { node: usize, io: IoId, header_at: u64 },
     /// A node has granted its vote.
@@ -188,6 +192,8 @@ pub struct Cluster {
     pub trace: Trace,
     /// The rows of the recovery table that the nodes' recoveries have met.
     pub rows: RowCounts,
+    /// What checkpoints and collection have done on all disks.
+    pub space: SpaceCounts,
     links: BTreeMap<(usize, usize), Link>,
     agenda: BinaryHeap<Planned>,
     agenda_last: u64,
@@ -220,7 +226,11 @@ impl Cluster {
                 timing: setup.timing,
                 limits: setup.limits,
             };
-            nodes.push(Node::new(config, SimDisk::new(setup.disk_bytes), clock));
+            nodes.push(Node::new(
+                config,
+                SimDisk::formatted(setup.disk_bytes, disk_id(number)),
+                clock,
+            ));
         }
         let mut cluster = Self {
             setup,
@@ -237,6 +247,7 @@ impl Cluster {
             effects: Vec::new(),
             secrets: secrets::Secrets::default(),
             rows: RowCounts::default(),
+            space: SpaceCounts::default(),
         };
         for from in 0..cluster.nodes.len() {
             for to in 0..cluster.nodes.len() {
@@ -433,12 +444,7 @@ impl Cluster {
                 group,
                 leader,
                 is_local,
-            } => {
-                self.nodes[number].leaders.insert(group, (leader, is_local));
-                if is_local {
-                    self.check_leases(number, group);
-                }
-            }
+            } => self.on_leader_changed(number, group, (leader, is_local)),
             Effect::Damage {
                 damage: Damage::Found, ..
             } => assert!(
@@ -450,7 +456,22 @@ impl Cluster {
                 let throttled = &mut self.nodes[number].throttled;
                 *throttled = (throttled.0 + 1, throttled.1 + nanos);
             }
-            Effect::Damage { .. } | Effect::Scrubbed { .. } | Effect::Measured { .. } => {}
+            Effect::Checkpointed(report) => {
+                self.space.checkpoints += 1;
+                self.space.freed += report.segments_freed;
+            }
+            Effect::Collected(report) => {
+                self.space.emptied += report.segments;
+                self.space.moved += report.blocks;
+            }
+            Effect::Damage { .. } | Effect::Scrubbed { .. } | Effect::Space(_) | Effect::Measured { .. } => {}
+        }
+    }
+
+    fn on_leader_changed(&mut self, number: usize, group: GroupId, (leader, is_local): (Option<ReplicaId>, bool)) {
+        self.nodes[number].leaders.insert(group, (leader, is_local));
+        if is_local {
+            self.check_leases(number, group);
         }
     }
 
@@ -507,8 +528,13 @@ impl Cluster {
         let geometry = &self.nodes[node].config.geometry;
         let segment = geometry.segment_of(offset);
         let is_first = segment.is_some_and(|segment| geometry.segment_offset(segment) == offset);
-        if is_first {
+        if let Some(segment) = segment.filter(|_| is_first) {
+            self.check_begun(node, segment);
             self.notice(Notice::SegmentBegun { node });
+        }
+        let chunk = buffers.get(usize::from(is_first));
+        if segment.is_none() || chunk.is_some_and(chunk::is_chunk) {
+            self.notice(Notice::SpaceWritten { node });
         }
         let is_long = |header: &Bytes| {
             frame::header_bytes_of(header).is_ok() && header.iter().skip(SECTOR).any(|byte| *byte != 0)

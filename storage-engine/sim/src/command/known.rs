@@ -6,34 +6,33 @@ use cairn_core::mutation::Mutation;
 /// The seed that caught a fault last.
 pub(crate) const fn known_seed(mutation: Mutation) -> u64 {
     match mutation {
-        Mutation::ReencryptedOnResend => 2,
-        Mutation::EpochUnchecked
-        | Mutation::LeaseTooLong
+        Mutation::FailedFlushTrusted | Mutation::ReencryptedOnResend => 2,
+        Mutation::LeaseTooLong
         | Mutation::LeaseFromArrival
         | Mutation::OldSlotDropped
-        | Mutation::MergeDropsAll
         | Mutation::MergeKeepsAll
         | Mutation::SnapshotAtAnotherIndex
         | Mutation::AppliedOutOfOrder
-        | Mutation::MembersForgotten
-        | Mutation::FramesOutOfOrder
-        | Mutation::FailedFlushTrusted => 3,
-        Mutation::ResumesAfterTheft | Mutation::EdgesInCipher | Mutation::UnalignedInClear => 4,
-        Mutation::LeaseKeptOnTransfer | Mutation::CommitOneTooFar | Mutation::OverlapsUnlocked => 5,
-        Mutation::CatchUpEndsEarly | Mutation::KeepsWhatItHasNot => 6,
-        Mutation::ReceivedPayloadUnchecked | Mutation::StateForgetsTrims => 7,
-        Mutation::ReadsBeforeOwnTerm => 8,
+        | Mutation::HardStateForgotten
+        | Mutation::FramesOutOfOrder => 3,
+        Mutation::EdgesInCipher | Mutation::UnalignedInClear => 4,
+        Mutation::LeaseKeptOnTransfer | Mutation::MergeDropsAll | Mutation::OverlapsUnlocked => 5,
+        Mutation::ReadsBeforeOwnTerm | Mutation::CatchUpEndsEarly | Mutation::KeepsWhatItHasNot => 6,
+        Mutation::ReceivedPayloadUnchecked | Mutation::StateForgetsTrims | Mutation::MembersForgotten => 7,
         Mutation::ReadUnchecked => 10,
-        Mutation::RepairUnchecked | Mutation::HardStateForgotten | Mutation::EdgesBeforeAttachment => 11,
-        Mutation::TailPayloadUnchecked => 15,
-        Mutation::ResendsUnderSameEpoch => 16,
-        Mutation::ReadsWithoutLease => 22,
+        Mutation::RepairUnchecked => 11,
+        Mutation::EpochUnchecked => 13,
+        Mutation::EdgesBeforeAttachment => 19,
+        Mutation::ResumesAfterTheft => 20,
+        Mutation::ReadsWithoutLease | Mutation::EmptyAppendJoined => 22,
+        Mutation::VotesAfterRestart => 23,
+        Mutation::TailPayloadUnchecked => 25,
         Mutation::DamageTakenForTorn => 30,
-        Mutation::StageForgetsCommit => 63,
-        Mutation::EmptyAppendJoined => 70,
+        Mutation::CommitOneTooFar => 42,
+        Mutation::StageForgetsCommit => 55,
         Mutation::ScrubUnchecked => 78,
-        Mutation::VotesAfterRestart => 92,
-        Mutation::UnreadableTakenForEnd => 133,
+        Mutation::ResendsUnderSameEpoch => 98,
+        Mutation::MovedAgain => 101,
         // Most are caught by the first.
         _ => 1,
     }

@@ -114,6 +114,11 @@ pub(crate) fn summary(summary: &Summary) {
         summary.sectors_checked,
         summary.requests_refused,
     );
+    let space = summary.space;
+    println!(
+        "{} checkpoints freed {} segments, {} were begun behind one; collection emptied {} and moved {} blocks",
+        space.checkpoints, space.freed, space.begun, space.emptied, space.moved,
+    );
     println!(
         "a seed took {:.0} ms on average, seed {} the longest: {} ms; the slowest healing, of seed {}, {} ms of simulated time",
         summary.mean_seed_ms,

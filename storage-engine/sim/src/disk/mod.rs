@@ -25,9 +25,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use cairn_api::ids::DiskId;
 use cairn_core::event::{DiskFault, IoId, RecoverySummary};
 use cairn_core::log::recovery::{Row, Rows};
 
+use cairn_format::anchor::{ANCHOR_OFFSETS, Anchor};
+use cairn_format::frame;
 use cairn_history::content::{self, SECTOR};
 use cairn_history::rng::Rng;
 
@@ -116,6 +119,8 @@ pub struct SimDisk {
     pub has_failed_a_read: bool,
     /// Something may not be read as it was written.
     pub was_harmed: bool,
+    /// Pages that cannot be read for a while.
+    hidden: Vec<u64>,
 }
 
 impl SimDisk {
@@ -144,7 +149,18 @@ impl SimDisk {
             misreads_percent: 0,
             has_failed_a_read: false,
             was_harmed: false,
+            hidden: Vec::new(),
         }
+    }
+
+    /// A disk as formatting leaves it.
+    pub fn formatted(size_bytes: u64, disk: DiskId) -> Self {
+        let mut formatted = Self::new(size_bytes);
+        for offset in ANCHOR_OFFSETS {
+            let page = usize::try_from(offset / PAGE as u64).unwrap();
+            formatted.pages[page] = Some(Anchor::formatted(disk).encode());
+        }
+        formatted
     }
 
     /// Takes a write; it becomes durable in [`Self::complete`].
@@ -318,6 +334,11 @@ impl SimDisk {
             (self.has_failed_a_read, self.was_harmed) = (true, true);
             return Err(DiskFault::Os("simulated read error".to_owned()));
         }
+        let pages = offset / PAGE as u64..(offset + u64::from(length)) / PAGE as u64;
+        if self.hidden.iter().any(|page| pages.contains(page)) {
+            (self.has_failed_a_read, self.was_harmed) = (true, true);
+            return Err(DiskFault::Os("simulated read error".to_owned()));
+        }
         let data = self.read(offset, length)?;
         if self.misreads_percent > 0 && rng.chance(self.misreads_percent) {
             self.was_harmed = true;
@@ -442,6 +463,29 @@ impl SimDisk {
     pub fn spoil(&mut self, offset: u64) {
         self.was_harmed = true;
         self.unreadable.push(offset / PAGE as u64);
+    }
+
+    /// The headers of the last frames that ended well cannot be read until [`Self::show_hidden`].
+    pub fn hide_last(&mut self, frames: usize) {
+        let is_header =
+            |page: u64| matches!(self.slot(page), Some(Some(bytes)) if frame::header_bytes_of(bytes).is_ok());
+        // The first frame of a segment stands behind the segment's header.
+        let headers = self
+            .written
+            .iter()
+            .rev()
+            .flat_map(|(first, pages)| *first..first + pages.min(&2));
+        self.hidden = headers.filter(|page| is_header(*page)).take(frames).collect();
+    }
+
+    /// What was hidden can be read.
+    pub fn show_hidden(&mut self) {
+        self.hidden.clear();
+    }
+
+    /// What could not be read can be, from now on.
+    pub fn clear_unreadable(&mut self) {
+        self.unreadable.clear();
     }
 
     /// The rows of the recovery table that a recovery met which found this. What has rotted and let it end well is payload

@@ -78,6 +78,8 @@ pub(super) enum Act {
     Snapshots(usize),
     /// The control plane looks whether a volume has grown.
     Grow(usize),
+    /// Somebody asks for a command of the meta group.
+    Propose,
     /// A volume's clients ask for what they usually ask for.
     Calm(usize),
 }
@@ -97,6 +99,7 @@ impl Act {
                 | Self::Snapshots(_)
                 | Self::Grow(_)
                 | Self::Calm(_)
+                | Self::Propose
         )
     }
 }

@@ -7,8 +7,9 @@ use crate::cluster::Cluster;
 
 use super::Run;
 
-/// Writes of one disk under way: the log's window, and repairs beside it.
-const WRITES_MAX: usize = FRAMES_IN_FLIGHT_MAX + WRITE_BACKS_MAX;
+/// Writes of one disk under way: the log's window, and beside it repairs, one of a checkpoint, one of collection, and an anchor
+/// of a checkpoint that was given up.
+const WRITES_MAX: usize = FRAMES_IN_FLIGHT_MAX + WRITE_BACKS_MAX + 3;
 /// Beyond the bound of a link: messages that are not counted against it (answers, requests) and the last that passed.
 const LINK_SLACK: usize = 8 << 20;
 /// Events that a node has not been handed yet, unless it is paused.

@@ -14,6 +14,7 @@ mod finish;
 mod growth;
 mod inject;
 mod members;
+mod meta;
 mod snapshots;
 mod users;
 
@@ -21,14 +22,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cairn_api::ids::GroupId;
-use cairn_core::config::ScrubSettings;
+use cairn_core::config::{ScrubSettings, SpaceSettings};
 use cairn_core::event::DeviceId;
 use cairn_history::rng::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::atlas::Atlas;
 use crate::check::{Violation, catching};
-use crate::cluster::{Cluster, MICROSECOND, MILLISECOND, Notice, Setup};
+use crate::cluster::{Cluster, MICROSECOND, MILLISECOND, Notice, Setup, SpaceCounts};
 use crate::mutant::Mutant;
 use crate::rows::RowCounts;
 use crate::scenario::{Kind, Scenario};
@@ -36,6 +37,7 @@ use crate::scenario::{Kind, Scenario};
 use self::agenda::{Act, Agenda};
 use self::inject::Ambushes;
 use self::members::Replacement;
+use self::meta::Meta;
 use self::snapshots::Snapshots;
 use self::users::Users;
 
@@ -53,6 +55,8 @@ pub struct Outcome {
     pub injected: BTreeMap<Kind, u64>,
     /// Recoveries that met a row of the recovery table, by row.
     pub rows: RowCounts,
+    /// What checkpoints and collection did.
+    pub space: SpaceCounts,
     /// Writes that were acknowledged.
     pub acknowledged: u64,
     /// Sectors that were read and checked.
@@ -96,6 +100,7 @@ pub(crate) struct Run<'a> {
     /// Of each volume, the replica that is being replaced.
     replacements: Vec<Option<Replacement>>,
     snapshots: Vec<Snapshots>,
+    meta: Meta,
     /// The volume that each open device is of.
     devices: BTreeMap<DeviceId, usize>,
     agenda: Agenda,
@@ -115,6 +120,8 @@ pub(crate) struct Run<'a> {
     is_healing: bool,
     injected: BTreeMap<Kind, u64>,
     served_after_ns: u64,
+    /// A volume is not served because a disk that its majority needs is full.
+    is_short_of_room: bool,
 }
 
 fn setup_of(scenario: &Scenario, mutant: Mutant) -> Setup {
@@ -134,6 +141,13 @@ fn setup_of(scenario: &Scenario, mutant: Mutant) -> Setup {
     setup.limits.headers_kept_max = scenario.headers_kept_max;
     setup.limits.log_kept_max = scenario.log_kept_max;
     setup.limits.catch_up_rate = scenario.catch_up_mib_per_s << 20;
+    let segments = scenario.disk_mib / scenario.segment_mib;
+    setup.limits.space = SpaceSettings {
+        window_segments_max: Some(scenario.window_segments_max).filter(|max| *max > 0),
+        free_segments_low: scenario
+            .collects_always
+            .then_some((segments - 8).try_into().unwrap_or(u32::MAX)),
+    };
     setup.limits.move_leadership = scenario.move_leadership;
     setup.limits.scrub = ScrubSettings {
         bytes_per_s: scenario.scrub_mib_per_s << 20,
@@ -162,6 +176,7 @@ impl<'a> Run<'a> {
             users: Vec::new(),
             replacements: Vec::new(),
             snapshots: Vec::new(),
+            meta: Meta::default(),
             devices: BTreeMap::new(),
             agenda: Agenda::default(),
             cuts: BTreeMap::new(),
@@ -174,6 +189,7 @@ impl<'a> Run<'a> {
             is_healing: false,
             injected: BTreeMap::new(),
             served_after_ns: 0,
+            is_short_of_room: false,
         }
     }
 
@@ -189,6 +205,7 @@ impl<'a> Run<'a> {
             trace: self.cluster.trace.digest(),
             injected: self.injected,
             rows: self.cluster.rows,
+            space: self.cluster.space,
             violation: None,
         }
     }
@@ -197,6 +214,7 @@ impl<'a> Run<'a> {
         for volume in 0..self.scenario.volumes.len() {
             self.create(volume);
         }
+        self.create_meta();
         let start = self.cluster.now;
         self.cluster.notices.clear();
         for (place, planned) in self.scenario.faults.iter().enumerate() {
@@ -209,6 +227,10 @@ impl<'a> Run<'a> {
         self.agenda.plan(start, Act::CheckBounds);
         self.run_to(start + self.scenario.heal_at_us * MICROSECOND);
         self.heal_majority();
+        if self.is_short_of_room {
+            // What cannot be served cannot come to an end either. Whatever was read until then was right.
+            return;
+        }
         self.heal_all();
         self.verify();
     }
@@ -266,8 +288,12 @@ impl<'a> Run<'a> {
             match notice {
                 Notice::Replied { node, device, tag } => self.on_reply(node, device, tag),
                 Notice::DiskFailed { node, life, why } => self.on_disk_failed(node, life, &why),
-                Notice::Recovered { node } => self.on_recovered(node),
+                Notice::Recovered { node } => {
+                    self.start_applying(node);
+                    self.on_recovered(node);
+                }
                 Notice::SegmentBegun { node } => self.on_segment_begun(node),
+                Notice::SpaceWritten { node } => self.on_space_written(node),
                 Notice::LongHeader { node, io, header_at } => self.on_long_header(node, io, header_at),
                 Notice::Voted { voter, candidate } => self.on_vote(voter, candidate),
                 Notice::Appended { leader, group } => self.on_append(leader, group),
@@ -312,6 +338,7 @@ impl<'a> Run<'a> {
             Act::Administer(volume) => self.administer(volume),
             Act::Grow(volume) => self.drive_growth(volume),
             Act::Calm(volume) => self.users[volume].calm(),
+            Act::Propose => self.propose(),
         }
     }
 

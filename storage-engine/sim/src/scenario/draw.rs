@@ -36,7 +36,7 @@ impl Scenario {
         let mut scenario = Self {
             seed,
             nodes,
-            disk_mib: if is_small { 24 } else { 768 },
+            disk_mib: if is_small { 40 } else { 768 },
             segment_mib: if is_small { 2 } else { *pick(rng, &[2, 4, 4, 16]) },
             write_latency_us: (60, *pick(rng, &[200, 900, 900, 8_000])),
             read_latency_us: (40, *pick(rng, &[300, 2_000])),
@@ -48,13 +48,20 @@ impl Scenario {
             scrub_mib_per_s: *pick(rng, &[0, 0, 4, 64]),
             log_kept_max: *pick(more, &[20, 20, 100, 400, 65_536]),
             catch_up_mib_per_s: *pick(more, &[0, 1, 8, 64]),
+            window_segments_max: *pick(more, &[0, 2, 3, 8]),
+            collects_always: more.chance(50),
             volumes,
             faults: Vec::new(),
             heal_at_us: rng.between(FAULTS_US * 3 / 4, FAULTS_US),
             heal_order,
         };
+        if !is_small && more.chance(20) {
+            come_round(&mut scenario);
+        }
         scenario.faults = draw_faults(rng, &scenario);
         add_growth(&mut scenario);
+        add_checkpoints(&mut scenario);
+        add_hidden_tails(&mut scenario);
         // From a generator of its own: whether a volume is encrypted changes nothing else of the run.
         let own = &mut Rng::new(seed ^ 0x5EA1_ED00);
         for volume in &mut scenario.volumes {
@@ -127,12 +134,24 @@ fn draw_volumes(rng: &mut Rng, nodes: usize) -> Vec<VolumePlan> {
 
 /// Long writes and many of them: for disks that are to be full.
 fn fill_up(volume: &mut VolumePlan) {
-    volume.blocks = volume.blocks.max(1_500);
+    volume.blocks = volume.blocks.max(3_000);
     volume.blocks_max = 40;
     volume.write_percent = 60;
     for client in &mut volume.clients {
         client.gap_us = client.gap_us.min(30 * MS);
         client.depth = 8;
+    }
+}
+
+/// Small volumes on small disks: the log comes round to where it began.
+fn come_round(scenario: &mut Scenario) {
+    (scenario.disk_mib, scenario.segment_mib) = (48, 2);
+    scenario.volumes.truncate(2);
+    for volume in &mut scenario.volumes {
+        volume.blocks = volume.blocks.min(700);
+        volume.blocks_max = 40;
+        volume.write_percent = 60;
+        volume.clients.iter_mut().for_each(|client| client.depth = 8);
     }
 }
 
@@ -143,7 +162,7 @@ fn draw_faults(rng: &mut Rng, scenario: &Scenario) -> Vec<Planned> {
         Kind::Rot | Kind::BadSectors if has_damage => *pick(rng, &[0, 1, 2, 6]),
         Kind::Phantom | Kind::Misdirected | Kind::Wipe | Kind::Shrink if has_damage => *pick(rng, &[0, 0, 1, 2]),
         kind if kind.is_damage() => 0,
-        Kind::Grow => 0,
+        Kind::Grow | Kind::CheckpointAmbush | Kind::HiddenTail => 0,
         Kind::Replace => *pick(rng, &[0, 1, 3, 6]),
         _ => *pick(rng, &[0, 0, 1, 2, 6]),
     };
@@ -183,6 +202,36 @@ fn add_growth(scenario: &mut Scenario) {
         let fault = Fault::Grow {
             volume: rng.pick(scenario.volumes.len()),
             blocks: *pick(rng, &[1, 7, 40, 300, 1_100]),
+        };
+        let at_us = rng.below(scenario.heal_at_us);
+        scenario.faults.push(Planned { at_us, fault });
+    }
+    scenario.faults.sort_by_key(|planned| planned.at_us);
+}
+
+/// Nodes that lose power in the middle of a checkpoint, or of moving blocks. Drawn by itself as well.
+fn add_checkpoints(scenario: &mut Scenario) {
+    let rng = &mut Rng::new(scenario.seed ^ 0xC4EC_2019);
+    for _ in 0..*pick(rng, &[0, 0, 2, 6, 12]) {
+        let fault = Fault::CheckpointAmbush {
+            node: target(rng, scenario),
+            writes: rng.between(1, 12),
+            down_us: some_time(rng, 2 * S),
+        };
+        let at_us = rng.below(scenario.heal_at_us);
+        scenario.faults.push(Planned { at_us, fault });
+    }
+    scenario.faults.sort_by_key(|planned| planned.at_us);
+}
+
+/// Nodes that come back without a sight of what they wrote last.
+fn add_hidden_tails(scenario: &mut Scenario) {
+    let rng = &mut Rng::new(scenario.seed ^ 0x41DD_E27A);
+    for _ in 0..*pick(rng, &[0, 0, 0, 1, 4]) {
+        let fault = Fault::HiddenTail {
+            node: target(rng, scenario),
+            frames: *pick(rng, &[1, 2, 5]),
+            down_us: some_time(rng, 2 * S),
         };
         let at_us = rng.below(scenario.heal_at_us);
         scenario.faults.push(Planned { at_us, fault });

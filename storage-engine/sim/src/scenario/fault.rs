@@ -156,6 +156,10 @@ pub enum Fault {
     /// The node loses power while it writes a frame whose header is longer than a sector, and only the first sector of it gets
     /// to the media.
     TornAmbush { node: Target, for_us: u64, down_us: u64 },
+    /// The node is asked for a checkpoint, and loses power when it has begun so many writes of that, or of moved blocks.
+    CheckpointAmbush { node: Target, writes: u64, down_us: u64 },
+    /// The node loses power. When it comes back the headers of its last frames cannot be read; when it tries again they can.
+    HiddenTail { node: Target, frames: usize, down_us: u64 },
     /// The leader of the volume loses power as soon as it has sent an append.
     LeaderAmbush { volume: usize, for_us: u64, down_us: u64 },
 }
@@ -200,10 +204,12 @@ pub enum Kind {
     LateAmbush,
     TornAmbush,
     Grow,
+    CheckpointAmbush,
+    HiddenTail,
 }
 
 impl Kind {
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::Crash,
         Self::Kill,
         Self::PowerCut,
@@ -241,6 +247,8 @@ impl Kind {
         Self::LateAmbush,
         Self::TornAmbush,
         Self::Grow,
+        Self::CheckpointAmbush,
+        Self::HiddenTail,
     ];
 }
 
@@ -286,6 +294,8 @@ impl Fault {
             | Self::Shrink { node, .. }
             | Self::LateAmbush { node, .. }
             | Self::TornAmbush { node, .. }
+            | Self::CheckpointAmbush { node, .. }
+            | Self::HiddenTail { node, .. }
             | Self::ClockJump { node, .. }
             | Self::ClockRate { node, .. }
             | Self::HandOver { node, .. } => vec![node],
@@ -347,6 +357,8 @@ impl Fault {
             Self::LateAmbush { .. } => Kind::LateAmbush,
             Self::TornAmbush { .. } => Kind::TornAmbush,
             Self::Grow { .. } => Kind::Grow,
+            Self::CheckpointAmbush { .. } => Kind::CheckpointAmbush,
+            Self::HiddenTail { .. } => Kind::HiddenTail,
         }
     }
 }

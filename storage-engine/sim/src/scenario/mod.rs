@@ -38,6 +38,12 @@ pub struct Scenario {
     /// How fast replicas receive states, where the log is too short for them; 0 for as fast as they come.
     #[serde(default)]
     pub catch_up_mib_per_s: u64,
+    /// Segments that the log may be in before a checkpoint is due; 0 for what follows from the size of the disk.
+    #[serde(default)]
+    pub window_segments_max: u32,
+    /// Segments are collected as soon as eight of them are in use.
+    #[serde(default)]
+    pub collects_always: bool,
     pub volumes: Vec<VolumePlan>,
     /// In order of time.
     pub faults: Vec<Planned>,

@@ -48,6 +48,7 @@ fn check(cluster: &mut Cluster, node: usize, device: DeviceId, written: &[u64]) 
 fn fill(seed: u64) {
     let mut cluster = Cluster::new(Setup {
         disk_bytes: 50 << 20,
+        segment_bytes: 2 << 20,
         ..Setup::new(seed)
     });
     let spec = cluster.spec(VOLUME, 64 << 8, 3);
@@ -98,6 +99,7 @@ fn failovers_on_a_full_disk_go_on_for_long() {
     // Elections, attachments and trims write records without payload: a reserve must last for them.
     let mut cluster = Cluster::new(Setup {
         disk_bytes: 50 << 20,
+        segment_bytes: 2 << 20,
         ..Setup::new(510)
     });
     let spec = cluster.spec(VOLUME, 64 << 8, 3);

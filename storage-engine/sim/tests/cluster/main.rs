@@ -13,6 +13,7 @@
 
 mod catch_up;
 mod catch_up_state;
+mod checkpoints;
 mod determinism;
 mod encryption;
 mod failover;
@@ -28,4 +29,5 @@ mod members;
 mod repair;
 mod scrub;
 mod soak;
+mod space;
 mod together;

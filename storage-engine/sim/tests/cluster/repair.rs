@@ -328,11 +328,13 @@ fn payload_places(cluster: &Cluster, node: usize) -> Vec<u64> {
 fn a_follower_catches_up_from_a_leader_whose_old_entries_have_rotted() {
     for seed in 650..653 {
         let mut setup = Setup {
-            disk_bytes: 512 << 20,
+            disk_bytes: 4 << 30,
             ..Setup::new(seed)
         };
         // Most entries are then to be looked up on the disk, at the leader and at the peer that helps out.
         setup.limits.headers_kept_max = 64;
+        // No checkpoint cuts the log while the follower is away.
+        setup.limits.space.window_segments_max = Some(32);
         let mut cluster = Cluster::new(setup);
         let spec = cluster.spec(VOLUME, 200, 3);
         cluster.create(&spec);

@@ -65,7 +65,16 @@ impl Group {
         let state = receiver.offer.state;
         assert_eq!(state.index, LogIndex(index), "raft-rs restores what was received");
         let map = receiver.staging.finish(&state, &self.map);
-        self.map = map.expect("what was received is whole");
+        let map = map.expect("what was received is whole");
+        // What was kept is in both.
+        map.data().for_each(|(block, count)| shared.segments.born(block, count));
+        self.account(shared);
+        self.map
+            .data()
+            .for_each(|(block, count)| shared.segments.gone(block, count));
+        self.map = map;
+        self.staging_since = None;
+        shared.is_checkpoint_void = true;
         self.membership = membership_of(&state);
         self.members_changed = true;
         (self.epoch, self.holder) = (state.epoch, state.holder);

@@ -79,7 +79,9 @@
 //! - *The follower dies or is silent*: a leader takes it out of raft-rs's snapshot state after an election time-out
 //!   without a request and probes it again, which brings a new offer; a mark that nobody needed for a while is
 //!   dropped.
-//! - *A full disk*: the follower asks for nothing while there is no room for the answer.
+//! - *A full disk*: the follower asks for nothing while there is no room for the answer; what it has received is given up when
+//!   collection needs the room. A disk that cannot hold the state beside the replica's own stays behind until there is room on
+//!   it, or the replica is moved to another disk: a replica never gives its own away before it has the other.
 //! - *The group is dropped*: with all that was staged; a recovery drops it at the same place.
 //!
 //! # Bounds
@@ -103,7 +105,7 @@ mod truncate;
 pub(in crate::group) use install::snapshot;
 pub(crate) use lead::Leading;
 pub(crate) use mark::Mark;
-pub(crate) use receive::Receiver;
+pub(crate) use receive::{REPLY_ROOM_BLOCKS, Receiver};
 pub(crate) use serve::Serving;
 pub(crate) use staging::{Staging, membership_of};
 

@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 /// Blocks of portions that may wait for a frame before more is asked for: enough to keep the disk busy.
 pub(crate) const UNPLACED_BLOCKS_MAX: u64 = 1024;
 /// What an answer takes on the disk as a rule: its data, and headers.
-const REPLY_ROOM_BLOCKS: u64 = 256 + 64;
+pub(crate) const REPLY_ROOM_BLOCKS: u64 = 256 + 64;
 
 /// A request that is under way.
 struct Asked {
@@ -151,6 +151,9 @@ impl Group {
             have,
         });
         tracing::info!(%group, %mark, %have, from = %offer.from, "the log is too far behind: receiving the leader's state");
+        if !self.is_staging() || self.staging_since.is_none() {
+            self.staging_since = Some(shared.log.next_sequence());
+        }
         let before = self.receiver.take();
         let resumed = before.as_ref().and_then(Receiver::resumable);
         let before = before.map(|before| before.staging);

@@ -350,6 +350,7 @@ impl Evidence {
             next_sequence: at.sequence,
             chain: at.chain,
             incarnation,
+            window: std::mem::take(&mut self.trail.window),
             open: at.open,
             free: context.headers.free(&self.trail.path, &self.epochs_seen),
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cairn_api::ids::DiskId;
 use cairn_api::units::BLOCK_SIZE;
 use cairn_format::error::FormatError;
-use cairn_format::segment::SegmentHeader;
+use cairn_format::segment::{HeadKind, SegmentHeader};
 
 use super::{Row, Rows};
 use crate::log::FreeSegments;
@@ -17,6 +17,8 @@ const IN_FLIGHT_MAX: u32 = 32;
 
 pub(super) struct Headers {
     count: u32,
+    /// Those that were free at the last checkpoint; `None` where there was none, and all were.
+    free: Option<BTreeSet<u32>>,
     asked: u32,
     answered: u32,
     valid: BTreeMap<u32, SegmentHeader>,
@@ -29,9 +31,10 @@ pub(super) struct Headers {
 }
 
 impl Headers {
-    pub(super) const fn new(count: u32) -> Self {
+    pub(super) const fn new(count: u32, free: Option<BTreeSet<u32>>) -> Self {
         Self {
             count,
+            free,
             asked: 0,
             answered: 0,
             valid: BTreeMap::new(),
@@ -67,10 +70,12 @@ impl Headers {
         };
         match SegmentHeader::decode(bytes) {
             Ok(header) if header.disk == disk && header.segment == segment => {
-                self.continuing
-                    .entry((header.first_sequence, header.chain_before))
-                    .or_default()
-                    .push(segment);
+                if header.head == HeadKind::Hot {
+                    self.continuing
+                        .entry((header.first_sequence, header.chain_before))
+                        .or_default()
+                        .push(segment);
+                }
                 self.valid.insert(segment, header);
                 Ok(())
             }
@@ -114,12 +119,17 @@ impl Headers {
         self.valid.values().map(|header| header.incarnation).max().unwrap_or(0)
     }
 
+    /// The headers of this disk's segments, where they are whole.
+    pub(super) const fn all(&self) -> &BTreeMap<u32, SegmentHeader> {
+        &self.valid
+    }
+
     /// A segment whose header cannot be read, and the words of the disk's error.
     pub(super) const fn unreadable(&self) -> Option<&(u32, String)> {
         self.unreadable.as_ref()
     }
 
-    /// Every segment outside `path`, in the order in which the writer would have taken them.
+    /// Every segment outside `path` that was free, in the order in which the writer would have taken them.
     pub(super) fn beyond(&self, path: &[u32]) -> Vec<u32> {
         self.outside(path).in_order().collect()
     }
@@ -136,6 +146,7 @@ impl Headers {
         let used: BTreeSet<u32> = path.iter().copied().collect();
         let epochs = (0..self.count)
             .filter(|segment| !used.contains(segment))
+            .filter(|segment| self.free.as_ref().is_none_or(|free| free.contains(segment)))
             .map(|segment| (segment, self.valid.get(&segment).map_or(1, |header| header.epoch + 1)))
             .collect();
         FreeSegments::new(epochs, path.last().copied())

@@ -60,12 +60,15 @@ mod tail;
 mod trail;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
+use cairn_format::anchor::LogBeginning;
 use cairn_format::error::FormatError;
+use cairn_format::frame::MovedRun;
 use cairn_format::portion::Portion;
+use cairn_format::segment::SegmentHeader;
 use cairn_format::superblock::Geometry;
 use cairn_format::volume_state::VolumeState;
 
@@ -125,6 +128,8 @@ pub enum RecoveredRecord {
         index: LogIndex,
         /// The term of that index.
         term: Term,
+        /// The sequence of the frame.
+        sequence: u64,
     },
     /// The disk holds no replica of this group from here on.
     GroupDropped(GroupId),
@@ -155,6 +160,24 @@ pub enum RecoveredRecord {
         /// All of it but the blocks.
         state: VolumeState,
     },
+    /// Collection had copied blocks to another place.
+    Moved {
+        /// Their group.
+        group: GroupId,
+        /// From where to where.
+        runs: Vec<MovedRun>,
+        /// The sequence of the frame.
+        sequence: u64,
+    },
+}
+
+/// Where recovery begins to read the log.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LogStart {
+    /// The beginning that the last checkpoint names; `None` for the genesis of the log.
+    pub begins: Option<LogBeginning>,
+    /// The segments that were free at that checkpoint; `None` for all.
+    pub free: Option<BTreeSet<u32>>,
 }
 
 /// Takes the records in the order in which they were pushed.
@@ -267,6 +290,7 @@ enum Phase {
 pub struct Recovery {
     disk: DiskId,
     geometry: Geometry,
+    start: LogStart,
     headers: Headers,
     phase: Option<Phase>,
     /// The reads under way, and how often each was tried before.
@@ -286,11 +310,12 @@ struct Context<'a> {
 
 impl Recovery {
     /// Recovery of the log of `disk`.
-    pub fn new(disk: DiskId, geometry: Geometry) -> Self {
-        let headers = Headers::new(geometry.segment_count);
+    pub fn new(disk: DiskId, geometry: Geometry, start: LogStart) -> Self {
+        let headers = Headers::new(geometry.segment_count, start.free.clone());
         Self {
             disk,
             geometry,
+            start,
             headers,
             phase: None,
             reads: BTreeMap::new(),
@@ -362,7 +387,7 @@ impl Recovery {
             if !self.headers.is_complete() {
                 return None;
             }
-            self.phase = Some(Phase::Walk(Box::new(Walk::new(self.disk))));
+            self.phase = Some(Phase::Walk(Box::new(Walk::new(self.disk, &self.start, &self.geometry))));
             return self.go_on(None, io_ids, out, sink);
         }
         self.go_on(
@@ -381,6 +406,11 @@ impl Recovery {
         let mut rows = self.rows;
         rows.extend(self.headers.rows);
         rows
+    }
+
+    /// The headers of this disk's segments, where they are whole.
+    pub const fn headers(&self) -> &BTreeMap<u32, SegmentHeader> {
+        self.headers.all()
     }
 
     fn read_header(&mut self, segment: u32, io_ids: &mut impl FnMut() -> IoId, out: &mut Vec<LogRead>) {

@@ -50,6 +50,10 @@ rows! {
     LaterOpening, "later-opening":
         "The frame at `n` is of a later opening than the segment that continues there: it stands, that segment was given up.".
     Stranger, "stranger": "A valid frame or header of another disk, or meant for another place: it means nothing.".
+    Checkpoint, "checkpoint": "An anchor names a checkpoint: the log begins where it says.".
+    OneAnchor, "one-anchor": "One of the two anchors is damaged or cannot be read: the other rules.".
+    CheckpointDamaged, "checkpoint-damaged": "Both anchors, or a part of the checkpoint, are damaged: lost.".
+    CheckpointUnreadable, "checkpoint-unreadable": "Both anchors, or a part of the checkpoint, cannot be read: refused.".
     NewerBuild, "newer-build": "Whole, but of a version or kind that this build does not know: refused.".
     DiskTooShort, "disk-too-short": "Beyond the end of the device: refused.".
 }
@@ -153,14 +157,19 @@ mod tests {
 
     #[test]
     fn every_row_of_the_document_has_a_test() {
-        let tests = include_str!("../tests/rows.rs");
+        // Checkpoints are written by whole cores, which the simulator runs.
+        let tests = [
+            include_str!("../tests/rows.rs"),
+            include_str!("../../../../sim/tests/cluster/checkpoints.rs"),
+        ];
         for cells in table() {
             let [row, _, _, _, named] = cells[..] else {
                 panic!("five cells, not {cells:?}")
             };
             for test in unquoted(named) {
+                let declaration = format!("\nfn {test}()");
                 assert!(
-                    tests.contains(&format!("\nfn {test}()")),
+                    tests.iter().any(|file| file.contains(&declaration)),
                     "{row} names the test {test:?}"
                 );
             }

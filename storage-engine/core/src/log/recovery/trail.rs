@@ -4,14 +4,16 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use cairn_api::ids::DiskId;
+use cairn_api::ids::{DiskId, LogIndex, ReplicaId, Term};
 use cairn_api::units::BLOCK_BYTES;
+use cairn_format::anchor::LogBeginning;
 use cairn_format::entry::BlockCrcs;
 use cairn_format::frame::{Frame, FrameRecord, genesis_chain};
 use cairn_format::segment::SegmentHeader;
+use cairn_format::superblock::Geometry;
 
 use super::walk::End;
-use super::{LogSummary, RecoveredRecord, RecoverySink, Row, Rows};
+use super::{LogStart, LogSummary, RecoveredRecord, RecoverySink, Row, Rows};
 use crate::event::GroupSpec;
 use crate::log::parse::PayloadPlace;
 use crate::log::{OpenSegment, Placed};
@@ -70,6 +72,8 @@ pub(super) struct Trail {
     pub(super) at: Position,
     /// The segments that hold the log, in order.
     pub(super) path: Vec<u32>,
+    /// The same, as the log's writer and an anchor name them.
+    pub(super) window: Vec<LogBeginning>,
     /// In the order of their sequences; all after `durable`.
     pub(super) unvouched: VecDeque<Unvouched>,
     /// Every frame up to here is vouched for.
@@ -84,20 +88,32 @@ pub(super) struct Trail {
 }
 
 impl Trail {
-    pub(super) fn new(disk: DiskId) -> Self {
+    /// In front of the first frame. What stands before the beginning that an anchor names was durable before the anchor
+    /// was written.
+    pub(super) fn new(disk: DiskId, start: &LogStart, geometry: &Geometry) -> Self {
+        let window: Vec<LogBeginning> = start.begins.into_iter().collect();
+        let path: Vec<u32> = window.iter().map(|begins| begins.segment).collect();
+        let open = start.begins.map(|begins| OpenSegment {
+            segment: begins.segment,
+            epoch: begins.epoch,
+            cursor: geometry.segment_offset(begins.segment) + BLOCK_BYTES,
+        });
         let at = Position {
-            open: None,
-            sequence: 1,
-            chain: genesis_chain(disk),
-            incarnation: 0,
-            path_length: 0,
+            open,
+            sequence: start.begins.map_or(1, |begins| begins.sequence),
+            chain: start
+                .begins
+                .map_or_else(|| genesis_chain(disk), |begins| begins.chain_before),
+            incarnation: start.begins.map_or(0, |begins| begins.incarnation),
+            path_length: path.len(),
         };
         Self {
             at,
-            path: Vec::new(),
+            path,
+            window,
             unvouched: VecDeque::new(),
-            durable: 0,
-            incarnation_max: 0,
+            durable: at.sequence - 1,
+            incarnation_max: at.incarnation,
             unreadable: None,
             summary: LogSummary::default(),
             rows: Rows::none(),
@@ -112,6 +128,13 @@ impl Trail {
             "it continues here"
         );
         self.path.push(header.segment);
+        self.window.push(LogBeginning {
+            segment: header.segment,
+            epoch: header.epoch,
+            incarnation: header.incarnation,
+            sequence: header.first_sequence,
+            chain_before: header.chain_before,
+        });
         self.at.open = Some(OpenSegment {
             segment: header.segment,
             epoch: header.epoch,
@@ -154,6 +177,7 @@ impl Trail {
         let Some(frame) = self.unvouched.get(place) else { return };
         self.at = frame.at;
         self.path.truncate(self.at.path_length);
+        self.window.truncate(self.at.path_length);
         self.unvouched.truncate(place);
     }
 
@@ -193,20 +217,36 @@ impl Trail {
 
 fn recovered(frame: Frame) -> Vec<RecoveredRecord> {
     let place = PayloadPlace::of(&frame);
-    let frame_offset = frame.info.block * BLOCK_BYTES;
+    let (frame_offset, sequence) = (frame.info.block * BLOCK_BYTES, frame.info.sequence);
     frame
         .records
         .into_iter()
-        .map(|record| recovered_record(record, place, frame_offset))
+        .map(|record| recovered_record(record, place, (frame_offset, sequence)))
         .collect()
 }
 
 fn recovered_entry(placed: Placed, header: Bytes) -> RecoveredRecord {
+    // An empty slice would keep the frame's bytes.
     let header = if header.is_empty() { Bytes::new() } else { header };
     RecoveredRecord::Entry { placed, header }
 }
 
-fn recovered_record(record: FrameRecord, place: PayloadPlace, frame_offset: u64) -> RecoveredRecord {
+fn recovered_group(
+    spec: GroupSpec,
+    replica: ReplicaId,
+    (index, term): (LogIndex, Term),
+    sequence: u64,
+) -> RecoveredRecord {
+    RecoveredRecord::GroupCreated {
+        spec,
+        replica,
+        index,
+        term,
+        sequence,
+    }
+}
+
+fn recovered_record(record: FrameRecord, place: PayloadPlace, (frame_offset, sequence): (u64, u64)) -> RecoveredRecord {
     match record {
         FrameRecord::Entry {
             group,
@@ -215,11 +255,12 @@ fn recovered_record(record: FrameRecord, place: PayloadPlace, frame_offset: u64)
             payload_offset,
             header,
         } => {
+            let payload_block = place.block(&header, payload_offset);
             let placed = Placed {
                 group,
                 term,
                 index,
-                payload_block: place.block(&header, payload_offset),
+                payload_block,
                 frame_offset,
             };
             recovered_entry(placed, header)
@@ -242,16 +283,14 @@ fn recovered_record(record: FrameRecord, place: PayloadPlace, frame_offset: u64)
             replica,
             index,
             term,
-        } => RecoveredRecord::GroupCreated {
-            spec: GroupSpec {
+        } => {
+            let spec = GroupSpec {
                 group,
                 size_blocks,
                 members,
-            },
-            replica,
-            index,
-            term,
-        },
+            };
+            recovered_group(spec, replica, (index, term), sequence)
+        }
         FrameRecord::GroupDropped { group } => RecoveredRecord::GroupDropped(group),
         FrameRecord::StageBegin {
             group,
@@ -274,5 +313,6 @@ fn recovered_record(record: FrameRecord, place: PayloadPlace, frame_offset: u64)
             portion,
         },
         FrameRecord::StageDone { group, state } => RecoveredRecord::StageDone { group, state },
+        FrameRecord::Moved { group, runs } => RecoveredRecord::Moved { group, runs, sequence },
     }
 }

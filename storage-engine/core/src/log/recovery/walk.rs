@@ -6,10 +6,11 @@ use cairn_api::units::{BLOCK_BYTES, BLOCK_SIZE};
 use cairn_format::error::FormatError;
 use cairn_format::frame::{self, FRAME_HEADER_BYTES_MAX, Frame};
 use cairn_format::segment::SegmentHeader;
+use cairn_format::superblock::Geometry;
 
 use super::tail::TailCheck;
 use super::trail::{Trail, Unreadable};
-use super::{Context, Input, Outcome, Phase, READ_BYTES_MAX, RecoverySink, Row, Step};
+use super::{Context, Input, LogStart, Outcome, Phase, READ_BYTES_MAX, RecoverySink, Row, Step};
 use crate::log::OpenSegment;
 
 /// Frames at least so long are not worth reading through: only their headers are.
@@ -72,9 +73,9 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(disk: DiskId) -> Self {
+    pub(super) fn new(disk: DiskId, start: &LogStart, geometry: &Geometry) -> Self {
         Self {
-            trail: Trail::new(disk),
+            trail: Trail::new(disk, start, geometry),
             buffer: Bytes::new(),
             buffer_offset: 0,
             last_frame_bytes: 0,

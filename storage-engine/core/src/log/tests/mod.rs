@@ -14,7 +14,7 @@ use cairn_format::checksum::block_crcs;
 use cairn_format::entry::{BlockCrcs, EntryHeader};
 use cairn_format::superblock::Geometry;
 
-use super::recovery::{LogRead, Outcome, RecoveredRecord, Recovery, RecoverySink, Rows};
+use super::recovery::{LogRead, LogStart, Outcome, RecoveredRecord, Recovery, RecoverySink, Rows};
 use super::{LogSettings, LogTail, LogWrite, LogWriter, Record};
 use crate::event::{DiskFault, GroupSpec, IoId, Member};
 
@@ -128,7 +128,7 @@ pub(super) fn recover_with(
     geometry: &Geometry,
     mut answer: impl FnMut(&LogRead) -> Result<Bytes, DiskFault>,
 ) -> (Outcome, Vec<RecoveredRecord>, Rows) {
-    let mut recovery = Recovery::new(DISK, *geometry);
+    let mut recovery = Recovery::new(DISK, *geometry, LogStart::default());
     let mut sink = Collected::default();
     let mut next_io = 0;
     let mut io_ids = || {
@@ -426,6 +426,7 @@ fn is_same(found: &RecoveredRecord, pushed: &Record) -> bool {
                 replica,
                 index,
                 term,
+                ..
             },
             Record::GroupCreated {
                 spec: made,

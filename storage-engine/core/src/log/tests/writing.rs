@@ -201,7 +201,7 @@ fn frames_do_not_straddle_segments() {
 #[test]
 fn what_is_promised_to_be_free_is_free() {
     for blocks in [1, 2, 7, 100, 256] {
-        let mut rig = Rig::new(4);
+        let mut rig = Rig::new(8);
         let mut accepted = 0;
         while rig.writer.free_blocks() >= u64::from(blocks) {
             rig.push_entry(blocks);
@@ -217,7 +217,7 @@ fn what_is_promised_to_be_free_is_free() {
 
 #[test]
 fn queued_records_are_subtracted_from_what_is_free() {
-    let mut rig = Rig::new(4);
+    let mut rig = Rig::new(8);
     let before = rig.writer.free_blocks();
     rig.push_entry(10);
     assert!(rig.writer.free_blocks() + 5 <= before);

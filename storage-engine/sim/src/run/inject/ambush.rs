@@ -2,7 +2,7 @@
 //! microseconds long, and no random time would hit them.
 
 use cairn_api::ids::GroupId;
-use cairn_core::event::IoId;
+use cairn_core::event::{Command, IoId};
 use cairn_history::content::SECTOR;
 
 use crate::cluster::{MICROSECOND, MILLISECOND};
@@ -19,6 +19,14 @@ pub(in super::super) struct Ambushes {
     transfer: Option<Transfer>,
     late: Option<Write>,
     torn: Option<Write>,
+    checkpoint: Option<Checkpoint>,
+}
+
+/// Waits for so many writes of a checkpoint, or of moved blocks.
+struct Checkpoint {
+    node: usize,
+    writes: u64,
+    down: u64,
 }
 
 /// Waits for a vote to be granted.
@@ -81,6 +89,17 @@ impl Run<'_> {
             }
             Fault::TornAmbush { node, for_us, down_us } => {
                 self.ambushes.torn = Some(self.write_ambush(node, for_us, down_us)?);
+            }
+            Fault::CheckpointAmbush { node, writes, down_us } => {
+                let node = self.running(node)?;
+                if self.cluster.nodes[node].recovered.is_some() {
+                    self.cluster.start_command(node, Command::Checkpoint);
+                }
+                self.ambushes.checkpoint = Some(Checkpoint {
+                    node,
+                    writes,
+                    down: down_us * MICROSECOND,
+                });
             }
             Fault::TransferTrap { volume, to, for_us } => {
                 self.hand_over(volume, to)?;
@@ -292,6 +311,25 @@ impl Run<'_> {
             self.count(Kind::TornAmbush);
             self.crash(node, ambush.down);
         }
+    }
+
+    /// A node writes something of a checkpoint, or moved blocks: it loses power before that is durable, or a little later.
+    pub(in super::super) fn on_space_written(&mut self, node: usize) {
+        let Some(ambush) = self.ambushes.checkpoint.as_mut().filter(|ambush| ambush.node == node) else {
+            return;
+        };
+        ambush.writes -= 1;
+        if ambush.writes > 0 || self.must_keep_power(node) {
+            return;
+        }
+        let Some(ambush) = self.ambushes.checkpoint.take() else {
+            return;
+        };
+        self.count(Kind::CheckpointAmbush);
+        let life = self.cluster.nodes[node].life;
+        let at = self.cluster.now + self.rng.below(2 * MILLISECOND);
+        let down = ambush.down;
+        self.agenda.plan(at, Act::Crash { node, life, down });
     }
 
     /// A node serves: what its disk has held back since before gets there now, and soon nobody will remember.

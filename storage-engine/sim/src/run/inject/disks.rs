@@ -46,6 +46,11 @@ impl Run<'_> {
                     self.misread(node, percent, for_us);
                 }
             }
+            Fault::HiddenTail { node, frames, down_us } => {
+                let node = self.running(node)?;
+                self.crash(node, down_us * MICROSECOND)?;
+                self.cluster.nodes[node].disk.hide_last(frames);
+            }
             _ => return None,
         }
         Some(())
@@ -72,6 +77,7 @@ impl Run<'_> {
         // What recovery cannot read may be there: it stops, and is tried again, or somebody clears the place.
         let disk = &mut self.cluster.nodes[node].disk;
         disk.fail_next_write = false;
+        disk.show_hidden();
         let is_unreadable = why.contains("cannot be read") && (disk.clear_spoiled() || disk.has_failed_a_read);
         assert!(
             is_injected || is_full || is_unreadable || is_damaged,

@@ -65,7 +65,8 @@ impl Run<'_> {
             | Fault::Stall { .. }
             | Fault::WriteError { .. }
             | Fault::ReadErrors { .. }
-            | Fault::Misreads { .. } => self.disturb_disk(fault),
+            | Fault::Misreads { .. }
+            | Fault::HiddenTail { .. } => self.disturb_disk(fault),
             Fault::Rot { .. }
             | Fault::BadSectors { .. }
             | Fault::Phantom { .. }
@@ -79,7 +80,8 @@ impl Run<'_> {
             | Fault::LeaseTrap { .. }
             | Fault::ResendTrap { .. }
             | Fault::LateAmbush { .. }
-            | Fault::TornAmbush { .. } => self.lay_ambush(fault),
+            | Fault::TornAmbush { .. }
+            | Fault::CheckpointAmbush { .. } => self.lay_ambush(fault),
             Fault::Transfer { .. }
             | Fault::Burst { .. }
             | Fault::TrimStorm { .. }
