@@ -1,5 +1,5 @@
-//! Three cores that are joined without disks, sockets or clocks: all that is left of a request is the processor time of
-//! the core itself.
+//! Cores without real disks, sockets or clocks. Three that are joined ([`Instant`]): all that is left of a request is the
+//! processor time of the core itself. And one on a disk in memory ([`Solo`]), to see what it writes and what it takes to start.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +8,13 @@
     reason = "a benchmark stops at the first thing that is not as it must be"
 )]
 
+pub mod disk;
 mod instant;
+pub mod map;
+pub mod pattern;
+pub mod snapshots;
+mod solo;
+pub mod space;
 
 pub use instant::{Instant, VOLUME_BLOCKS};
+pub use solo::{DiskModel, Recovery, Solo, Work};

@@ -1,6 +1,6 @@
 //! The binaries that `demo` and `bench` run: built for release.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -28,3 +28,29 @@ pub(crate) fn build_release() -> Result<Binaries> {
     }
     Binaries::in_dir(&target_dir().join("release"))
 }
+
+/// Builds the measurements of a core by itself for release, and says where the program is.
+pub(crate) fn build_core_bench() -> Result<PathBuf> {
+    println!("building the measurements of a core for release (a minute or two the first time)");
+    let status = Command::new("cargo")
+        .args([
+            "build",
+            "--release",
+            "--quiet",
+            "-p",
+            "cairn-benches",
+            "--bin",
+            CORE_BENCH,
+        ])
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the build failed: {status}");
+    }
+    Ok(target_dir().join("release").join(CORE_BENCH))
+}
+
+/// The program that measures a core by itself.
+const CORE_BENCH: &str = "cairn-bench-core";

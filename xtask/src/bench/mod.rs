@@ -11,6 +11,7 @@
 
 mod data;
 mod halt_poll;
+mod plot;
 mod report;
 mod workload;
 
@@ -54,6 +55,9 @@ pub(crate) struct Options {
     /// Of the suite `data`, the size of each of the three engines' disks in MiB, instead of what a section takes (up to 4 GiB).
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(256..=1 << 20))]
     disk_mib: Option<u64>,
+    /// Of the suite `data`, writes the pages below `docs/` that are made of figures: those of the sections that are measured.
+    #[arg(long)]
+    docs: bool,
     /// Writes the figures to this file as JSON: an array of rows, or for the suite `data` an object of its sections.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -86,10 +90,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.suite == Suite::Data {
         return data::run(options);
     }
-    let is_plain = options.section.is_empty() && options.disk_mib.is_none();
+    let is_plain = options.section.is_empty() && options.disk_mib.is_none() && !options.docs;
     ensure!(
         is_plain,
-        "--section and --disk-mib are for --suite data: the suite raw has neither"
+        "--section, --disk-mib and --docs are for --suite data: the suite raw has none of them"
     );
     packages::ensure(&[GCC, FIO])?;
     let binaries = product::build_release()?;

@@ -4,12 +4,17 @@
 //! real processes it needs and loads them through NBD on loopback, and gives back a [`Report`]: a table for people and the
 //! same figures for programs. Sections know nothing of each other.
 
+mod core;
 mod expand;
 mod limits;
+mod map;
 mod scrub;
+mod snapshots;
+mod space;
 
+use std::cell::OnceCell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cairn_tests::fio::{Job, Target};
@@ -29,7 +34,7 @@ struct Section {
 }
 
 /// In the order of running.
-const SECTIONS: [Section; 3] = [
+const SECTIONS: [Section; 6] = [
     Section {
         name: "limits",
         about: "accuracy of limits over ten seconds, changes while it runs, two volumes on one disk",
@@ -44,6 +49,21 @@ const SECTIONS: [Section; 3] = [
         name: "scrub",
         about: "what the reading of disks for damage costs a load, at several paces",
         run: scrub::run,
+    },
+    Section {
+        name: "space",
+        about: "write amplification of collection against fill level, on a core with a disk in memory",
+        run: space::run,
+    },
+    Section {
+        name: "map",
+        about: "recovery time and memory of maps up to 50 million blocks, and of 10,000 volumes",
+        run: map::run,
+    },
+    Section {
+        name: "snapshots",
+        about: "snapshots made and deleted on volumes of 1 GiB and 1 TiB",
+        run: snapshots::run,
     },
 ];
 
@@ -88,10 +108,13 @@ impl Report {
     }
 }
 
-/// Where a section sets up what it needs.
+/// Where a section sets up what it needs. What it is built of is built when the first section asks for it.
 struct Stage {
-    binaries: Binaries,
+    binaries: OnceCell<Binaries>,
+    core_bench: OnceCell<PathBuf>,
     dir: PathBuf,
+    /// Pages below `docs/` are written.
+    docs: bool,
     /// The time of one measurement.
     seconds: u32,
     /// The size of each engine's disk, if it is not to be what the section needs.
@@ -99,16 +122,45 @@ struct Stage {
 }
 
 impl Stage {
+    /// The engine and the command, with fio beside them.
+    fn binaries(&self) -> Result<&Binaries> {
+        built(&self.binaries, || {
+            packages::ensure(&[GCC, FIO])?;
+            product::build_release()
+        })
+    }
+
+    /// The program that measures a core by itself.
+    fn core_bench(&self) -> Result<&Path> {
+        let path = built(&self.core_bench, || {
+            packages::ensure(&[GCC])?;
+            product::build_core_bench()
+        });
+        path.map(PathBuf::as_path)
+    }
+
     /// Three engines with disks of this size, unless another was asked for, in a directory that is gone with the run.
     fn cluster(&self, name: &str, disk_bytes: u64) -> Result<Cluster> {
+        let options = ClusterOptions {
+            disk_bytes: self.disk_bytes.unwrap_or(disk_bytes),
+            dir: Some(self.dir.join(name)),
+            ..ClusterOptions::default()
+        };
+        let binaries = self.binaries()?;
         progress::during(&format!("{name}: starting three engines"), |_| {
-            let options = ClusterOptions {
-                disk_bytes: self.disk_bytes.unwrap_or(disk_bytes),
-                dir: Some(self.dir.join(name)),
-                ..ClusterOptions::default()
-            };
-            Cluster::start(&self.binaries, &options)
+            Cluster::start(binaries, &options)
         })
+    }
+}
+
+/// What is in the cell, built if it is not there yet.
+fn built<T>(cell: &OnceCell<T>, build: impl FnOnce() -> Result<T>) -> Result<&T> {
+    match cell.get() {
+        Some(there) => Ok(there),
+        None => {
+            let fresh = build()?;
+            Ok(cell.get_or_init(|| fresh))
+        }
     }
 }
 
@@ -133,9 +185,10 @@ pub(super) fn run(options: &Options) -> Result<()> {
         let known: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
         bail!("there is no section '{name}': there are {}", known.join(", "));
     }
-    packages::ensure(&[GCC, FIO])?;
     let stage = Stage {
-        binaries: product::build_release()?,
+        binaries: OnceCell::new(),
+        core_bench: OnceCell::new(),
+        docs: options.docs,
         dir: options
             .dir
             .clone()
