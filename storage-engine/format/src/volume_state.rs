@@ -11,7 +11,7 @@ use crate::wire::Reader;
 
 /// The most snapshots that a volume's state can name: with one block of each under one address a reply still fits a frame of
 /// the peer wire, and all of them together a record of the log.
-pub const STATE_SNAPSHOTS_MAX: usize = 1000;
+pub const STATE_SNAPSHOTS_MAX: usize = 1023;
 
 /// The fields in front of the members, in bytes.
 const FIXED_BYTES: usize = 84;
@@ -80,7 +80,7 @@ impl VolumeState {
         buffer.put_slice(&self.holder.to_bytes());
         assert!(
             self.are_snapshots_sound(),
-            "at most 1,000 snapshots, in the order of their indices"
+            "at most 1,023 snapshots, in the order of their indices"
         );
         for field in [
             self.size_blocks,
@@ -136,7 +136,7 @@ impl VolumeState {
         }
         let snapshots = usize::from(reader.u16("snapshot count")?);
         if snapshots > STATE_SNAPSHOTS_MAX {
-            return Err(reader.out_of_range("snapshot count", snapshots as u64, "at most 1,000"));
+            return Err(reader.out_of_range("snapshot count", snapshots as u64, "at most 1,023"));
         }
         let mut take = |count: usize| (0..count).map(|_| Member::take(reader)).collect::<Result<Vec<_>, _>>();
         let (voters, learners) = (take(voters)?, take(learners)?);

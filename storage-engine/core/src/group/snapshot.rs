@@ -31,8 +31,10 @@ use crate::event::{CommandError, CommandId, CommandReply};
 use crate::shared::{Origin, Shared};
 
 /// Snapshots of one volume. Each costs a look while what it keeps is read, and some memory; and all of them must fit the
-/// state that is given to a replica which is behind the log, those included that were asked for at the same time.
-pub const SNAPSHOTS_MAX: usize = cairn_format::volume_state::STATE_SNAPSHOTS_MAX - 100;
+/// state that is given to a replica which is behind the log, those included that were asked for at the same time. Should there
+/// ever be more, no state is given until some are deleted.
+pub const SNAPSHOTS_MAX: usize = 1000;
+const _: () = assert!(SNAPSHOTS_MAX + 20 <= cairn_format::volume_state::STATE_SNAPSHOTS_MAX);
 
 /// The answer to a request for a snapshot whose number is spent.
 pub(super) const SPENT: BlockError =

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use cairn_api::block::BlockOp;
+use bytes::Bytes;
+use cairn_api::block::{BlockOp, BlockReply};
 use cairn_api::ids::{GroupId, ReplicaId, SnapshotId};
+use cairn_core::SNAPSHOTS_MAX;
 use cairn_core::event::{Command, Member, MemberChange};
-use cairn_sim::cluster::{Cluster, MILLISECOND, SECOND, Setup, disk_id, node_id};
+use cairn_sim::cluster::{Cluster, MILLISECOND, SECOND, Setup, disk_id, node_id, read_bytes};
 use cairn_sim::workload::Workload;
 
 use super::members::Scene;
@@ -220,6 +222,57 @@ fn snapshots_are_part_of_the_state() {
             assert_eq!(stage.cluster.status(number, VOLUME).snapshots, 3, "node {number}");
         }
         stage.verify();
+    }
+}
+
+/// As many snapshots as a volume may have, all with another version of one block, which then go into one reply.
+#[test]
+fn a_thousand_snapshots_of_one_block_are_part_of_the_state() {
+    let mut stage = Stage::new(setup(745), 2000);
+    stage.load.drain(&mut stage.cluster, 10 * SECOND);
+    stage.cluster.crash(stage.follower);
+    let spec = stage.spec.clone();
+    let (leader, cluster) = (stage.leader, &mut stage.cluster);
+    let device = cluster.open(leader, &spec);
+    let write = |cluster: &mut Cluster, number: u64| {
+        let data = Bytes::from(number.to_le_bytes().repeat(512));
+        let reply = cluster.call(leader, device, BlockOp::Write { offset: 8192, data });
+        assert_eq!(reply, Ok(BlockReply::Done));
+    };
+    let most = u64::try_from(SNAPSHOTS_MAX).unwrap();
+    assert!(most >= 1000);
+    for number in 1..=most {
+        write(cluster, number);
+        let snapshot = SnapshotId(number);
+        let reply = cluster.command(
+            leader,
+            Command::CreateSnapshot {
+                group: VOLUME,
+                snapshot,
+            },
+        );
+        assert!(reply.is_ok(), "{number}: {reply:?}");
+    }
+    write(cluster, most + 1);
+    let more = Command::CreateSnapshot {
+        group: VOLUME,
+        snapshot: SnapshotId(most + 1),
+    };
+    let refused = cluster.command(leader, more).unwrap_err().to_string();
+    assert!(refused.contains("the most there can be"), "{refused}");
+    cluster.start(stage.follower);
+    cluster.run(Duration::from_secs(20));
+    for number in 0..3 {
+        let snapshots = u64::try_from(cluster.status(number, VOLUME).snapshots).unwrap();
+        assert_eq!(snapshots, most, "node {number}");
+    }
+    cluster.quiesce(&spec);
+    for number in [1, 2, 500, 999, most] {
+        let size_blocks = spec.size_blocks;
+        let device = cluster.open_as(stage.follower, &spec, size_blocks, Some(SnapshotId(number)));
+        let (offset, length) = (8192, 4096);
+        let bytes = read_bytes(cluster.call(stage.follower, device, BlockOp::Read { offset, length }));
+        assert_eq!(bytes[..8], number.to_le_bytes(), "snapshot {number}");
     }
 }
 
