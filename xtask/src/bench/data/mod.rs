@@ -5,9 +5,11 @@
 //! same figures for programs. Sections know nothing of each other.
 
 mod core;
+mod encryption;
 mod expand;
 mod limits;
 mod map;
+mod pressure;
 mod scrub;
 mod snapshots;
 mod space;
@@ -34,7 +36,7 @@ struct Section {
 }
 
 /// In the order of running.
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 8] = [
     Section {
         name: "limits",
         about: "accuracy of limits over ten seconds, changes while it runs, two volumes on one disk",
@@ -56,6 +58,11 @@ const SECTIONS: [Section; 6] = [
         run: space::run,
     },
     Section {
+        name: "pressure",
+        about: "what a load feels of collection, on a disk that is nearly full",
+        run: pressure::run,
+    },
+    Section {
         name: "map",
         about: "recovery time and memory of maps up to 50 million blocks, and of 10,000 volumes",
         run: map::run,
@@ -64,6 +71,11 @@ const SECTIONS: [Section; 6] = [
         name: "snapshots",
         about: "snapshots made and deleted on volumes of 1 GiB and 1 TiB",
         run: snapshots::run,
+    },
+    Section {
+        name: "encryption",
+        about: "a load on an encrypted volume beside the same on a plain one",
+        run: encryption::run,
     },
 ];
 
