@@ -255,8 +255,9 @@ fn scrub_lists_the_disks_whose_engines_answer_and_waits_for_no_other() {
 #[test]
 fn scrub_that_takes_too_long_goes_on_by_itself() {
     let fake = member();
+    fake.state().scrub_is_stuck = true;
     let ran = run(&format!(
-        "disk scrub disk-1 --wait --timeout 200ms --engine {}",
+        "disk scrub disk-1 --wait --timeout 700ms --engine {}",
         fake.address
     ));
     assert_eq!(ran.code, 5, "{ran:?}");

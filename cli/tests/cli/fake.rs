@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) snapshots: BTreeMap<(String, String), Snapshot>,
     /// The scrubbing of any disk.
     pub(crate) scrub: Option<Scrub>,
+    /// Whether looks at the scrubbing find it as it was.
+    pub(crate) scrub_is_stuck: bool,
 }
 
 /// A fake that serves until it is dropped.
@@ -164,6 +166,7 @@ impl Control for Service {
         if state.silent_disks.contains(&request.disk_id) {
             return Err(Status::unavailable("its engine does not answer"));
         }
+        let is_stuck = state.scrub_is_stuck;
         let scrub = state.scrub.get_or_insert_with(|| Scrub {
             node: "3".to_owned(),
             path: "/dev/sdb".to_owned(),
@@ -186,6 +189,7 @@ impl Control for Service {
                 scrub.bytes_per_s = request.bytes_per_s.max(1 << 20);
             }
             ScrubAction::Stop => scrub.running = None,
+            ScrubAction::Unspecified if is_stuck => {}
             // Each look finds it further.
             ScrubAction::Unspecified => {
                 if let Some(running) = scrub.running.take() {

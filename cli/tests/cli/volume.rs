@@ -55,7 +55,7 @@ fn create_that_is_not_ready_in_time_says_what_is_missing() {
     let fake = member();
     fake.state().looks_until_ready = u32::MAX;
     let ran = run(&format!(
-        "--engine {} --timeout 700ms volume create data --size 1GiB --no-wait",
+        "--engine {} volume create data --size 1GiB --no-wait",
         fake.address
     ));
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -116,19 +116,14 @@ fn limits_are_set_changed_one_by_one_and_lifted() {
 fn resize_waits_until_the_leader_serves_the_size() {
     let fake = member();
     fake.state().volumes = [("v".to_owned(), volume("v", 1 << 30, 3))].into();
-    let resize = |rest: &str| {
-        run(&format!(
-            "--engine {} --timeout 900ms volume resize {rest}",
-            fake.address
-        ))
-    };
+    let resize = |rest: &str| run(&format!("--engine {} volume resize {rest}", fake.address));
     fake.state().looks_until_ready = u32::MAX;
     let ran = resize("v --size 2GiB --no-wait");
     assert!(
         ran.ok()
             .contains("Size:         2 GiB, of which 1 GiB are served yet\n")
     );
-    let ran = resize("v --size 2GiB");
+    let ran = resize("v --size 2GiB --timeout 900ms");
     assert_eq!(ran.code, 5);
     assert!(
         ran.stderr
