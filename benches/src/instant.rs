@@ -80,6 +80,7 @@ impl Instant {
             disk: disk_id(number),
         };
         let spec = GroupSpec {
+            base: None,
             group: VOLUME,
             size_blocks: VOLUME_BLOCKS,
             members: (0..CORES).map(member).collect(),

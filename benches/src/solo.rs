@@ -410,6 +410,7 @@ fn spec_of(group: GroupId, size_blocks: u64) -> GroupSpec {
         disk: DISK,
     };
     GroupSpec {
+        base: None,
         group,
         size_blocks,
         members: vec![member],

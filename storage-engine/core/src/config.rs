@@ -93,6 +93,8 @@ pub struct Limits {
     pub log_kept_max: u64,
     /// Bytes a second that the replicas of this disk receive of such states; 0 for as many as come.
     pub catch_up_rate: u64,
+    /// Bytes a second that clones led on this disk copy from their bases; 0 for as many as there are.
+    pub flatten_rate: u64,
     /// When checkpoints are made and space is collected.
     pub space: SpaceSettings,
 }
@@ -208,6 +210,7 @@ impl Default for Limits {
             scrub: ScrubSettings::default(),
             log_kept_max: LOG_KEPT_MAX,
             catch_up_rate: CATCH_UP_RATE,
+            flatten_rate: FLATTEN_RATE,
             space: SpaceSettings::default(),
         }
     }
@@ -218,3 +221,5 @@ impl Default for Limits {
 pub const LOG_KEPT_MAX: u64 = 65_536;
 /// Bytes a second of received states, unless set otherwise: a tenth of what a network of ten gigabits carries.
 pub const CATCH_UP_RATE: u64 = 128 << 20;
+/// Bytes a second that clones copy, unless set otherwise: a terabyte in nine hours, with little of what a disk can do.
+pub const FLATTEN_RATE: u64 = 32 << 20;

@@ -20,6 +20,7 @@ use crate::membership::Membership;
 
 pub use crate::group::{ChangesPart, ChangesRequest, HOLD_TIME_MAX, HoldRequest, HoldStep};
 pub use crate::space::{CheckpointReport, CollectionReport, SpaceStatus};
+pub use cairn_format::base::Base;
 pub use cairn_format::member::{Member, MemberChange};
 
 /// Names a disk operation until its completion.
@@ -57,6 +58,8 @@ pub struct GroupSpec {
     pub group: GroupId,
     /// Size in blocks as it was created ([`Command::Resize`]); 0 for the meta group.
     pub size_blocks: u64,
+    /// What it shows where it has nothing, if it was created as a clone: a snapshot that is on the same disks.
+    pub base: Option<Base>,
     /// The members at the beginning of its log: 1, 3 or 5.
     pub members: Vec<Member>,
 }
@@ -304,6 +307,10 @@ pub struct GroupStatus {
     pub holder: NodeId,
     /// Its size, as far as the log is applied here.
     pub size_blocks: u64,
+    /// What it shows where it has nothing, if it is a clone that is not whole yet.
+    pub base: Option<Base>,
+    /// Up to which block it is filled from its base, or was when it became whole.
+    pub filled_blocks: u64,
     /// What it takes on the disk.
     pub space: HeadSpace,
     /// How many snapshots it has.
@@ -517,6 +524,11 @@ pub enum Effect {
     CaughtUp {
         /// Bytes.
         bytes: u64,
+    },
+    /// Blocks of a base were copied into a clone: for the counters.
+    Filled {
+        /// How many.
+        blocks: u64,
     },
     /// Blocks were read through for damage: for the counters.
     Scrubbed {

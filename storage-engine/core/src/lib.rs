@@ -2,9 +2,11 @@
 //! gateways that serve volumes to frontends. No thread, clock, socket or file.
 #![forbid(unsafe_code)]
 
+mod base;
 pub mod config;
 pub mod event;
 mod fair;
+mod flattener;
 mod gateway;
 mod group;
 mod load;
@@ -28,6 +30,7 @@ mod shared;
 mod space;
 pub mod time;
 
+pub use base::BASES_MAX;
 pub use group::SNAPSHOTS_MAX;
 pub use load::Load;
 pub use machine::Core;

@@ -7,10 +7,12 @@ use std::time::Duration;
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
 use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessage, RepairRefusal};
 
+use crate::base::ThroughBase;
 use crate::config::CoreConfig;
 use crate::event::{
     Command, CommandError, CommandId, CommandReply, DiskFault, Effect, Event, GroupSpec, IoId, RecoverySummary, Stage,
 };
+use crate::flattener::Flattener;
 use crate::gateway::Gateway;
 use crate::group::{BASE, Group, Location, Recovered};
 use crate::load::Load;
@@ -22,6 +24,7 @@ use crate::merge::Merger;
 use crate::mutation::{Seeded, mutated};
 use crate::recovering::{Ready, Recovering};
 use crate::repair::Consumer;
+use crate::repair::ask::Loss;
 use crate::scrub::Scrub;
 use crate::shared::{Origin, Purpose, Shared};
 use crate::space::checkpoint::{Checkpoints, Replicas};
@@ -61,6 +64,7 @@ struct Running {
     hand_over: Option<CommandId>,
     scrub: Scrub,
     merger: Merger,
+    flattener: Flattener,
     next_tick: Timestamp,
     /// What recovery found, until the frame that opens the log is durable, and what has come meanwhile. What was read
     /// may still be in the device's volatile cache: nobody may be told of it before a flush has followed.
@@ -250,6 +254,7 @@ impl Running {
             hand_over: None,
             scrub: Scrub::new(config.limits.scrub, now),
             merger: ready.merger,
+            flattener: Flattener::new(now),
             opening: Some((ready.summary, ready.early)),
         }
     }
@@ -416,13 +421,16 @@ impl Running {
                 self.request(Origin::Local(request.request), request);
             } else if let Some(reply) = self.shared.local_replies.pop_front() {
                 self.reply(reply);
+            } else if let Some(read) = self.shared.through_bases.pop_front() {
+                self.read_through_base(&read);
             } else if let Some(ended) = self.shared.repairs.take_ended() {
                 if let Consumer::Scrub { serial } = ended.consumer {
                     self.scrub.repaired(&mut self.shared, serial, &ended.outcome);
                     continue;
                 }
-                if let Some(group) = self.groups.get_mut(&ended.group) {
-                    self.dirty.insert(ended.group);
+                let waiting = ended.waiting();
+                if let Some(group) = self.groups.get_mut(&waiting) {
+                    self.dirty.insert(waiting);
                     group.repaired(&mut self.shared, ended.consumer, ended.outcome);
                 }
             } else {
@@ -540,7 +548,11 @@ impl Running {
         self.dirty.insert(number);
         match purpose {
             Purpose::Scrub { .. } | Purpose::Collect { .. } => {}
-            Purpose::BlockRead { read, piece, .. } => group.block_read(shared, read, piece, result),
+            Purpose::BlockRead { read, piece, .. } => {
+                if let Some(loss) = group.block_read(shared, read, piece, result) {
+                    self.find_lost(&loss, (number, read, piece));
+                }
+            }
             Purpose::Fetch {
                 fetch, offset, header, ..
             } => group.fetch_read(shared, (fetch, offset, header), result),
@@ -557,10 +569,37 @@ impl Running {
         }
     }
 
+    /// A read of a clone: what its own map does not have, its base shows.
+    fn read_through_base(&mut self, read: &ThroughBase) {
+        let Some(group) = self.groups.get(&read.group) else {
+            let nobody = GatewayResult::NotLeader { leader: None };
+            return self.shared.reply(read.group, read.origin, nobody);
+        };
+        let shown = group.shown(&self.groups, read.query);
+        self.for_peer(read.group, |group, shared| {
+            group.answer_with(shared, read.origin, shown);
+        });
+    }
+
+    /// Asks for blocks that a read has not found on the disk: the other replicas of their volume, which may be a base of the one
+    /// that is read.
+    fn find_lost(&mut self, loss: &Loss, (reader, read, piece): (GroupId, u64, usize)) {
+        if let Some(home) = self.groups.get(&loss.group) {
+            return home.find_lost(&mut self.shared, loss, Consumer::Read { reader, read, piece });
+        }
+        let unanswered = crate::repair::Outcome::Unanswered;
+        self.for_peer(reader, |group, shared| {
+            group.piece_repaired(shared, read, piece, unanswered);
+        });
+    }
+
     /// Drives every group that changed, then composes frames: group commit.
     fn turn(&mut self) {
         loop {
             self.exchange();
+            if self.dirty.is_empty() && self.opening.is_none() {
+                self.dirty = self.flattener.step(&mut self.shared, &mut self.groups);
+            }
             let dirty = std::mem::take(&mut self.dirty);
             if dirty.is_empty() {
                 break;
@@ -569,6 +608,7 @@ impl Running {
                 if let Some(group) = self.groups.get_mut(&number) {
                     group.drive(&mut self.shared);
                     self.merger.note(number, group);
+                    self.flattener.note(&self.shared, number, group);
                     if group.take_members_changed()
                         && let Some(gateway) = self.gateways.get_mut(&number)
                     {
@@ -682,6 +722,7 @@ impl Running {
         let own = [
             self.scrub.next_deadline(),
             self.merger.next_deadline(),
+            self.flattener.next_deadline(),
             self.collector.next_deadline(),
             self.shared.catch_up.next_deadline(),
         ];
@@ -744,7 +785,11 @@ impl Running {
                 self.for_group(id, group, |group, shared| group.delete_snapshot(shared, id, snapshot));
             }
             Command::Hold(ask) => self.for_group(id, ask.group, |group, shared| group.hold(shared, id, ask)),
-            Command::Changes(ask) => self.for_group(id, ask.group, |group, shared| group.tell_changes(shared, id, ask)),
+            Command::Changes(ask) => {
+                let group = self.groups.get(&ask.group).ok_or(CommandError::UnknownGroup(ask.group));
+                let result = group.and_then(|group| group.changes(&self.shared, &self.groups, ask));
+                self.shared.end_command(id, result);
+            }
             Command::Snapshots(group) => self.for_group(id, group, |group, shared| {
                 shared.end_command(id, Ok(CommandReply::Snapshots(group.map().snapshots().collect())));
             }),
@@ -852,6 +897,15 @@ impl Running {
         if let Some(problem) = refuse_replica(spec, replica, self.shared.config.disk) {
             return Some(problem);
         }
+        if let Some(base) = spec.base
+            && (base.group == group || base.blocks > spec.size_blocks)
+        {
+            let (of, blocks) = (base.group, base.blocks);
+            return Some(format!(
+                "group {group} of {} blocks cannot be a clone of {blocks} blocks of group {of}",
+                spec.size_blocks
+            ));
+        }
         if let Some(dropped) = self.dropped.get(&group).filter(|dropped| **dropped >= replica) {
             return Some(format!(
                 "replica {dropped} of group {group} was dropped from this disk for good: a new one needs a higher number"
@@ -859,7 +913,9 @@ impl Running {
         }
         if let Some(present) = self.groups.get(&group) {
             if present.spec != *spec {
-                return Some(format!("group {group} exists with other members or another size"));
+                return Some(format!(
+                    "group {group} exists with other members, another size or another base"
+                ));
             }
             let found = present.replica;
             return (found != replica).then(|| {
@@ -880,6 +936,9 @@ impl Running {
         self.shared.repairs.forget(number);
         self.scrub.forget(number);
         self.collector.forget(number);
+        for other in self.groups.values_mut() {
+            other.base_gone(&mut self.shared, number);
+        }
         for (block, count) in group.data() {
             self.shared.segments.gone(block, count);
         }

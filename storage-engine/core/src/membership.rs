@@ -164,6 +164,7 @@ mod tests {
 
     fn of(numbers: &[u8]) -> Membership {
         Membership::of(&GroupSpec {
+            base: None,
             group: GroupId(2),
             size_blocks: 8,
             members: numbers.iter().copied().map(member).collect(),

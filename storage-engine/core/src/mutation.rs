@@ -144,6 +144,15 @@ mutations! {
     SnapshotAtAnotherIndex, "snapshot-at-another-index":
         "A replica that restarts makes its snapshots one entry too late.";
         caught by "comparing the replicas' digests after a restart, or a snapshot that shows what began later".
+    FlattenOverwritesNewer, "flatten-overwrites-newer":
+        "What is copied from a clone's base replaces what was written to the clone meanwhile.";
+        caught by "the history: a block of a clone reads as its source had it, after it was written".
+    BaseDroppedTooEarly, "base-dropped-too-early":
+        "A clone drops its base with the first entry that fills it.";
+        caught by "the history: a block of a clone that was never written reads as zeros".
+    TrimShowsBase, "trim-shows-base":
+        "A trim of a clone leaves a hole through which its base shows.";
+        caught by "the history: a block of a clone reads as its source had it, after it was trimmed".
     RepairUnchecked, "repair-unchecked":
         "A peer's copy of a damaged block is taken without a look at its checksum, on either side.";
         caught by "the history: a read of bytes that nobody wrote, after rot of one block on two replicas".

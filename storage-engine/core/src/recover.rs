@@ -438,6 +438,7 @@ mod tests {
         let mut replay = Replay::default();
         replay.record(RecoveredRecord::GroupCreated {
             spec: GroupSpec {
+                base: None,
                 group: GROUP,
                 size_blocks: 100,
                 members: vec![member(1), member(2), member(3)],
@@ -512,6 +513,7 @@ mod tests {
         replay.record(RecoveredRecord::GroupDropped(GROUP));
         assert_eq!(replay.dropped()[&GROUP], ReplicaId(1));
         let spec = GroupSpec {
+            base: None,
             group: GROUP,
             size_blocks: 100,
             members: vec![member(1), member(2), member(3)],

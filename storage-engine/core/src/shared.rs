@@ -8,6 +8,7 @@ use cairn_api::ids::{DiskId, GroupId, ReplicaId};
 use cairn_api::units::BLOCK_BYTES;
 use cairn_format::peer::{GatewayReply, GatewayRequest, GatewayResult, PeerMessage, body_bytes_estimate};
 
+use crate::base::ThroughBase;
 use crate::config::{CoreConfig, capacity_blocks};
 use crate::event::{CommandError, CommandId, CommandReply, Effect, IoId, Stage};
 use crate::log::{HeaderRead, LogWriter};
@@ -193,6 +194,8 @@ pub(crate) struct Shared {
     pub(crate) reading: Reading,
     pub(crate) local_requests: VecDeque<GatewayRequest>,
     pub(crate) local_replies: VecDeque<GatewayReply>,
+    /// Reads of clones, for which the maps of several groups are needed.
+    pub(crate) through_bases: VecDeque<ThroughBase>,
     /// When the oldest record that waits for a frame came.
     pub(crate) queued_since: Option<Timestamp>,
     /// Leaderships are being handed over: no campaigning.
@@ -237,6 +240,7 @@ impl Shared {
             reading: Reading::new(is_fair),
             local_requests: VecDeque::new(),
             local_replies: VecDeque::new(),
+            through_bases: VecDeque::new(),
             queued_since: None,
             draining: false,
             io,

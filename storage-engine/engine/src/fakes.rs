@@ -204,6 +204,8 @@ impl State {
                 let leader: Option<ReplicaId> = self.leader(group).map(|leader| leader.replica);
                 let matched = membership.all().map(|member| (member.replica, LogIndex(1)));
                 GroupStatus {
+                    base: None,
+                    filled_blocks: 0,
                     matched: matched.collect(),
                     settled: membership.revision,
                     membership,

@@ -33,8 +33,9 @@ const OP_MEMBERS: u8 = 5;
 const OP_RESIZE: u8 = 6;
 const OP_SNAPSHOT_CREATE: u8 = 7;
 const OP_SNAPSHOT_DELETE: u8 = 8;
-const OPS_KNOWN: &str =
-    "1 write, 2 zero, 3 attach, 4 command, 5 members, 6 resize, 7 snapshot, 8 deletion of a snapshot";
+const OP_FILL: u8 = 9;
+const OPS_KNOWN: &str = "1 write, 2 zero, 3 attach, 4 command, 5 members, 6 resize, 7 snapshot, \
+                         8 deletion of a snapshot, 9 fill";
 /// Flag of [`OP_ZERO`]: keep the range allocated.
 const FLAG_ALLOCATE: u16 = 1;
 
@@ -96,6 +97,17 @@ pub enum EntryHeader {
         /// Its number.
         snapshot: SnapshotId,
     },
+    /// Copies blocks of a clone's base into the clone, where the base still shows. Has an effect only if the clone is filled up to
+    /// `lba` exactly, so that one that is repeated or comes out of turn does no harm.
+    Fill {
+        /// Up to where the clone was filled before.
+        lba: Lba,
+        /// So many blocks from there on need nothing.
+        skip: u64,
+        /// CRC32C of each block of the payload, which belongs behind them; at most [`ENTRY_BLOCKS_MAX`], and at least one if
+        /// nothing is skipped.
+        block_crcs: Vec<u32>,
+    },
 }
 
 impl EntryHeader {
@@ -103,7 +115,9 @@ impl EntryHeader {
     #[allow(clippy::cast_possible_truncation, reason = "bounded by ENTRY_BLOCKS_MAX")]
     pub fn payload_blocks(&self) -> u32 {
         match self {
-            Self::Write { block_crcs, .. } | Self::Command { block_crcs, .. } => block_crcs.len() as u32,
+            Self::Write { block_crcs, .. } | Self::Command { block_crcs, .. } | Self::Fill { block_crcs, .. } => {
+                block_crcs.len() as u32
+            }
             Self::Zero { .. }
             | Self::Attach { .. }
             | Self::Members { .. }
@@ -116,7 +130,9 @@ impl EntryHeader {
     /// CRC32C of each payload block.
     pub fn block_crcs(&self) -> &[u32] {
         match self {
-            Self::Write { block_crcs, .. } | Self::Command { block_crcs, .. } => block_crcs,
+            Self::Write { block_crcs, .. } | Self::Command { block_crcs, .. } | Self::Fill { block_crcs, .. } => {
+                block_crcs
+            }
             Self::Zero { .. }
             | Self::Attach { .. }
             | Self::Members { .. }
@@ -131,7 +147,7 @@ impl EntryHeader {
     /// Length of the encoded header in bytes.
     pub fn encoded_len(&self) -> usize {
         4 + match self {
-            Self::Write { block_crcs, .. } => 16 + 4 * block_crcs.len(),
+            Self::Write { block_crcs, .. } | Self::Fill { block_crcs, .. } => 16 + 4 * block_crcs.len(),
             Self::Zero { .. } | Self::Attach { .. } => 24,
             Self::Command { block_crcs, .. } => 4 + 4 * block_crcs.len(),
             Self::Members { change } => change.encoded_len(),
@@ -207,14 +223,9 @@ impl EntryHeader {
                 put_op(buffer, OP_RESIZE, 0);
                 buffer.put_u64_le(*size_blocks);
             }
-            Self::SnapshotCreate { snapshot } => {
-                put_op(buffer, OP_SNAPSHOT_CREATE, 0);
-                buffer.put_u64_le(snapshot.0);
-            }
-            Self::SnapshotDelete { snapshot } => {
-                put_op(buffer, OP_SNAPSHOT_DELETE, 0);
-                buffer.put_u64_le(snapshot.0);
-            }
+            Self::SnapshotCreate { snapshot } => put_snapshot(buffer, OP_SNAPSHOT_CREATE, *snapshot),
+            Self::SnapshotDelete { snapshot } => put_snapshot(buffer, OP_SNAPSHOT_DELETE, *snapshot),
+            Self::Fill { lba, skip, block_crcs } => put_fill(buffer, *lba, *skip, block_crcs),
         }
     }
 
@@ -246,6 +257,11 @@ impl EntryHeader {
             View::Resize { size_blocks } => Self::Resize { size_blocks },
             View::SnapshotCreate { snapshot } => Self::SnapshotCreate { snapshot },
             View::SnapshotDelete { snapshot } => Self::SnapshotDelete { snapshot },
+            View::Fill { lba, skip, crcs } => Self::Fill {
+                lba,
+                skip,
+                block_crcs: crcs.iter().collect(),
+            },
         })
     }
 
@@ -287,6 +303,11 @@ enum View<'a> {
     },
     SnapshotDelete {
         snapshot: SnapshotId,
+    },
+    Fill {
+        lba: Lba,
+        skip: u64,
+        crcs: BlockCrcs<'a>,
     },
 }
 
@@ -330,6 +351,16 @@ impl<'a> View<'a> {
             OP_SNAPSHOT_DELETE => Self::SnapshotDelete {
                 snapshot: take_snapshot(&mut reader)?,
             },
+            OP_FILL => {
+                let lba = Lba(reader.u64("first block")?);
+                let skip = reader.u64("blocks skipped")?;
+                let crcs = match reader.remaining() {
+                    0 => BlockCrcs { encoded: &[] },
+                    _ => BlockCrcs::take(&mut reader)?,
+                };
+                check_range(&reader, lba, skip.saturating_add(u64::from(crcs.count())))?;
+                Self::Fill { lba, skip, crcs }
+            }
             _ => {
                 let (length, crcs) = take_command(&mut reader)?;
                 Self::Command { length, crcs }
@@ -354,7 +385,7 @@ impl<'a> BlockCrcs<'a> {
             return Ok(Self { encoded: &[] });
         }
         Ok(match View::decode(header)? {
-            View::Write { crcs, .. } | View::Command { crcs, .. } => crcs,
+            View::Write { crcs, .. } | View::Command { crcs, .. } | View::Fill { crcs, .. } => crcs,
             _ => Self { encoded: &[] },
         })
     }
@@ -394,6 +425,24 @@ fn put_op(buffer: &mut BytesMut, op: u8, flags: u16) {
     buffer.put_u16_le(flags);
 }
 
+fn put_snapshot(buffer: &mut BytesMut, op: u8, snapshot: SnapshotId) {
+    put_op(buffer, op, 0);
+    buffer.put_u64_le(snapshot.0);
+}
+
+fn put_fill(buffer: &mut BytesMut, lba: Lba, skip: u64, block_crcs: &[u32]) {
+    let blocks = block_crcs.len() as u64;
+    assert!(blocks <= u64::from(ENTRY_BLOCKS_MAX), "a fill of at most 256 blocks");
+    let is_somewhere = skip
+        .checked_add(blocks)
+        .is_some_and(|all| all > 0 && range_fits(lba, all));
+    assert!(is_somewhere, "a fill within the largest volume that gets on");
+    put_op(buffer, OP_FILL, 0);
+    buffer.put_u64_le(lba.0);
+    buffer.put_u64_le(skip);
+    put_crcs(buffer, block_crcs);
+}
+
 fn put_crcs(buffer: &mut BytesMut, crcs: &[u32]) {
     for crc in crcs {
         buffer.put_u32_le(*crc);
@@ -412,7 +461,7 @@ fn take_op(reader: &mut Reader<'_>) -> Result<(u8, u16), FormatError> {
         });
     }
     let op = reader.u8("operation")?;
-    if !(OP_WRITE..=OP_SNAPSHOT_DELETE).contains(&op) {
+    if !(OP_WRITE..=OP_FILL).contains(&op) {
         return Err(reader.unknown("operation", u64::from(op), OPS_KNOWN));
     }
     let flags = reader.u16("flags")?;

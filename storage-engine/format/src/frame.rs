@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
 use cairn_api::units::BLOCK_SIZE;
 
+use crate::base::{BASE_BYTES, Base, put_base, take_base};
 use crate::checksum::{crc32c, crc32c_append};
 use crate::entry::{BlockCrcs, HEADER_BYTES_MAX};
 use crate::error::FormatError;
@@ -51,7 +52,7 @@ const RECORDS_KNOWN: &str = "1 entry, 2 hard state, 4 group dropped, 5 group cre
 const RECORD_HEAD_BYTES: usize = 4;
 const ENTRY_FIXED_BYTES: usize = 32;
 const HARD_STATE_BYTES: usize = 32;
-const GROUP_CREATED_FIXED_BYTES: usize = 42;
+const GROUP_CREATED_FIXED_BYTES: usize = 42 + BASE_BYTES;
 const STAGE_BEGIN_BYTES: usize = 32;
 const STAGE_BLOCKS_FIXED_BYTES: usize = 12;
 const STAGE_DONE_FIXED_BYTES: usize = 8;
@@ -92,6 +93,8 @@ pub enum FrameRecord {
         group: GroupId,
         /// Size in blocks; 0 for the meta group.
         size_blocks: u64,
+        /// What it shows where it has nothing, if it is a clone.
+        base: Option<Base>,
         /// The members at the beginning of its log.
         members: Vec<Member>,
         /// The number of this replica. It is no member at the beginning if it came later.
@@ -228,6 +231,7 @@ impl FrameRecord {
             Self::GroupCreated {
                 group,
                 size_blocks,
+                base,
                 members,
                 replica,
                 index,
@@ -235,6 +239,7 @@ impl FrameRecord {
             } => {
                 assert!((1..=MEMBERS_MAX).contains(&members.len()), "a group of 1 to 16 members");
                 put_fields(buffer, [group.0, *size_blocks, index.0, term.0, replica.0]);
+                put_base(buffer, base.as_ref());
                 buffer.put_u16_le(members.len() as u16);
                 for member in members {
                     member.encode_into(buffer);
@@ -629,6 +634,7 @@ fn take_group_created(body: &mut Reader<'_>) -> Result<FrameRecord, FormatError>
     let index = LogIndex(body.u64("index")?);
     let term = Term(body.u64("term")?);
     let replica = ReplicaId(body.u64("replica")?);
+    let base = take_base(body)?;
     let count = usize::from(body.u16("member count")?);
     if !(1..=MEMBERS_MAX).contains(&count) {
         return Err(body.out_of_range("member count", count as u64, "1 to 16"));
@@ -640,6 +646,7 @@ fn take_group_created(body: &mut Reader<'_>) -> Result<FrameRecord, FormatError>
     Ok(FrameRecord::GroupCreated {
         group,
         size_blocks,
+        base,
         members,
         replica,
         index,

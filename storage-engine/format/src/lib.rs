@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anchor;
+pub mod base;
 pub mod checksum;
 pub mod chunk;
 pub mod entry;

@@ -5,6 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use cairn_api::ids::{Epoch, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId, Term};
 
+use crate::base::{Base, put_base, take_base};
 use crate::entry::HEADER_BYTES_MAX;
 use crate::error::FormatError;
 use crate::member::{MEMBERS_MAX, Member};
@@ -38,6 +39,8 @@ pub struct TableGroup {
     pub group: GroupId,
     /// Size in blocks at its creation; 0 for the meta group.
     pub created_blocks: u64,
+    /// The base that it was created with, if it is a clone.
+    pub created_base: Option<Base>,
     /// The members at the beginning of the group's log.
     pub created_members: Vec<Member>,
     /// The replica's number.
@@ -62,8 +65,10 @@ pub struct TableGroup {
     pub begins_behind: (LogIndex, Term),
     /// The map's size in blocks now.
     pub size_blocks: u64,
-    /// Up to which block there is a base below the map; 0 for none.
-    pub base_blocks: u64,
+    /// What it shows where it has nothing, if it is a clone that is not whole yet.
+    pub base: Option<Base>,
+    /// Up to which block it is filled, or was when it became whole; 0 for a volume that is no clone.
+    pub filled_blocks: u64,
     /// Its snapshots, oldest first.
     pub snapshots: Vec<TableSnapshot>,
     /// The highest id that any snapshot of it ever had.
@@ -254,13 +259,15 @@ impl TableGroup {
             self.begins_behind.0.0,
             self.begins_behind.1.0,
             self.size_blocks,
-            self.base_blocks,
+            self.filled_blocks,
             self.snapshot_last.0,
             self.created_sequence,
         ] {
             buffer.put_u64_le(field);
         }
         buffer.put_slice(&self.holder.to_bytes());
+        put_base(buffer, self.created_base.as_ref());
+        put_base(buffer, self.base.as_ref());
         put_members(buffer, &self.created_members);
         put_members(buffer, &self.voters);
         put_members(buffer, &self.learners);
@@ -313,10 +320,12 @@ impl TableGroup {
             hard_state,
             begins_behind,
             size_blocks: reader.u64("size")?,
-            base_blocks: reader.u64("size of the base")?,
+            filled_blocks: reader.u64("blocks filled")?,
             snapshot_last: SnapshotId(reader.u64("last snapshot")?),
             created_sequence: reader.u64("sequence of the creation")?,
             holder: reader.node("holder")?,
+            created_base: take_base(reader)?,
+            base: take_base(reader)?,
             created_members: take_members(reader)?,
             voters: take_members(reader)?,
             learners: take_members(reader)?,

@@ -4,6 +4,7 @@
 use bytes::{BufMut, BytesMut};
 use cairn_api::ids::{Epoch, LogIndex, NodeId, ReplicaId, SnapshotId, Term};
 
+use crate::base::{BASE_BYTES, Base, put_base, take_base};
 use crate::entry::LBA_END_MAX;
 use crate::error::FormatError;
 use crate::member::{MEMBER_BYTES, MEMBERS_MAX, Member};
@@ -14,7 +15,7 @@ use crate::wire::Reader;
 pub const STATE_SNAPSHOTS_MAX: usize = 1023;
 
 /// The fields in front of the members, in bytes.
-const FIXED_BYTES: usize = 84;
+const FIXED_BYTES: usize = 84 + BASE_BYTES;
 const SNAPSHOT_BYTES: usize = 24;
 
 /// A snapshot that is part of the state.
@@ -41,8 +42,10 @@ pub struct VolumeState {
     pub holder: NodeId,
     /// The size in blocks.
     pub size_blocks: u64,
-    /// Up to which block there is a base below; 0 for a volume without one.
-    pub base_blocks: u64,
+    /// What it shows where it has nothing, if it is a clone that is not whole yet.
+    pub base: Option<Base>,
+    /// Up to which block it is filled, or was when it became whole; 0 for a volume that is no clone.
+    pub filled_blocks: u64,
     /// The highest id of a snapshot that was ever made or deleted: those up to there are spent.
     pub snapshot_last: SnapshotId,
     /// The index of the last change of the members; 0 where there was none.
@@ -84,13 +87,14 @@ impl VolumeState {
         );
         for field in [
             self.size_blocks,
-            self.base_blocks,
+            self.filled_blocks,
             self.snapshot_last.0,
             self.revision.0,
             self.replica_last.0,
         ] {
             buffer.put_u64_le(field);
         }
+        put_base(buffer, self.base.as_ref());
         for members in [&self.voters, &self.learners] {
             #[allow(clippy::cast_possible_truncation, reason = "asserted above")]
             buffer.put_u8(members.len() as u8);
@@ -122,10 +126,11 @@ impl VolumeState {
         if size_blocks == 0 || size_blocks > LBA_END_MAX {
             return Err(reader.out_of_range("size", size_blocks, "1 to 2^51 blocks"));
         }
-        let base_blocks = reader.u64("size of the base")?;
+        let filled_blocks = reader.u64("blocks filled")?;
         let snapshot_last = SnapshotId(reader.u64("highest snapshot")?);
         let revision = LogIndex(reader.u64("revision of the members")?);
         let replica_last = ReplicaId(reader.u64("highest replica number")?);
+        let base = take_base(reader)?;
         let voters = usize::from(reader.u8("voter count")?);
         let learners = usize::from(reader.u8("learner count")?);
         if !(1..=MEMBERS_MAX).contains(&voters) {
@@ -147,7 +152,8 @@ impl VolumeState {
             epoch,
             holder,
             size_blocks,
-            base_blocks,
+            base,
+            filled_blocks,
             snapshot_last,
             revision,
             replica_last,

@@ -23,6 +23,8 @@ pub trait Observer: Send + 'static {
     fn on_damage(&mut self, _damage: Damage, _blocks: u64) {}
     /// So many bytes of data of a state were received, for a replica that is behind the log.
     fn on_caught_up(&mut self, _bytes: u64) {}
+    /// So many blocks of a base were copied into a clone.
+    fn on_filled(&mut self, _blocks: u64) {}
     /// So many blocks were read through for damage; perhaps the last ones of a pass.
     fn on_scrubbed(&mut self, _blocks: u64, _is_over: bool) {}
     /// A request has waited for so many nanoseconds for its volume's limits.

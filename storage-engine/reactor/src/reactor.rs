@@ -206,6 +206,7 @@ impl<'a, M: Machine> Turner<'a, M> {
             Effect::Throttled { group, nanos } => self.observer.on_throttled(group, nanos),
             Effect::Damage { damage, blocks, .. } => self.observer.on_damage(damage, blocks),
             Effect::CaughtUp { bytes } => self.observer.on_caught_up(bytes),
+            Effect::Filled { blocks } => self.observer.on_filled(blocks),
             Effect::Collected(report) => self.observer.on_collected(report),
             Effect::Space(status) => self.observer.on_space(status),
             Effect::Checkpointed(report) => self.observer.on_checkpoint(report),

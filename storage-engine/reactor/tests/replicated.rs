@@ -57,6 +57,7 @@ fn start(paths: &[PathBuf]) -> Trio {
         })
         .collect();
     let spec = GroupSpec {
+        base: None,
         group: GroupId(5),
         size_blocks: VOLUME_BYTES / 4096,
         members: members.clone(),

@@ -99,6 +99,13 @@ pub(crate) fn apply_header(
             map.delete_snapshot(*snapshot);
             Verdict::Done
         }
+        EntryHeader::Fill { lba, skip, block_crcs } => {
+            if map.fill_from_base(*lba, *skip, DiskBlock(payload_block), block_crcs) {
+                Verdict::Done
+            } else {
+                Verdict::Void
+            }
+        }
     }
 }
 

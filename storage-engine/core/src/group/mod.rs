@@ -8,6 +8,7 @@ mod apply;
 mod catch_up;
 mod changes;
 mod external;
+mod flatten;
 mod hold;
 mod lease;
 mod members;
@@ -44,6 +45,7 @@ pub(crate) use apply::{Verdict, apply_header};
 pub(crate) use catch_up::{REPLY_ROOM_BLOCKS, Staging, membership_of};
 pub use changes::{ChangesPart, ChangesRequest};
 pub use hold::{HOLD_TIME_MAX, HoldRequest, HoldStep};
+pub(crate) use read::Query;
 pub(crate) use request::STATUS_BLOCKS_MAX;
 pub use snapshot::SNAPSHOTS_MAX;
 pub(crate) use storage::{BASE, GroupLog, Location, LogEntry};
@@ -122,6 +124,7 @@ pub(crate) struct Group {
     external: external::External,
     /// Writes are held back for a snapshot of several volumes.
     hold: Option<hold::Hold>,
+    flattening: flatten::Flattening,
     /// What followers last said their disks can take.
     rooms: room::Rooms,
     /// Since when writes are refused for want of room, nothing having been freed since.
@@ -167,7 +170,11 @@ impl Recovered {
     pub(crate) fn empty(spec: GroupSpec, replica: ReplicaId) -> Self {
         Self {
             log: GroupLog::new(),
-            map: BlockMap::new(spec.size_blocks),
+            map: {
+                let mut map = BlockMap::new(spec.size_blocks);
+                map.set_base(spec.base, 0);
+                map
+            },
             staging: None,
             membership: Membership::of(&spec),
             spec,
@@ -249,6 +256,7 @@ impl Group {
             fetch_last: 0,
             external: external::External::default(),
             hold: None,
+            flattening: flatten::Flattening::default(),
             rooms: room::Rooms::default(),
             full_since: None,
             heard: (0, 0),
@@ -714,6 +722,8 @@ impl Group {
             epoch: self.epoch,
             holder: self.holder,
             size_blocks: self.map.size_blocks(),
+            base: self.map.base(),
+            filled_blocks: self.map.filled_blocks(),
             space: self.map.space(),
             snapshots: self.map.snapshot_count(),
             damage: repairs.counts(self.spec.group),

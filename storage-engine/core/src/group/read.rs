@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cairn_api::block::{Allocation, BlockError, StatusExtent};
-use cairn_api::ids::SnapshotId;
+use cairn_api::ids::{GroupId, SnapshotId};
 use cairn_api::units::{BLOCK_BYTES, Lba};
 use cairn_format::peer::{BlockPiece, GatewayResult, RepairSource};
 use raft::ReadState;
 
 use super::Group;
+use super::flatten::FillPlan;
+use crate::base::{self, Shown, ShownContent, ThroughBase};
 use crate::event::DiskFault;
-use crate::map::{Run, View};
+use crate::map::View;
 use crate::mutation::mutated;
+use crate::repair::Outcome;
 use crate::repair::ask::Loss;
-use crate::repair::{Consumer, Outcome};
 use crate::shared::{Origin, Purpose, Shared, blocks_match};
 use crate::time::Timestamp;
 
@@ -46,8 +48,16 @@ struct Confirming {
     since: Timestamp,
 }
 
+/// What the maps show of what is asked for.
+pub(crate) enum Answer {
+    Blocks(Vec<Shown<'static>>),
+    Status(Vec<StatusExtent>),
+}
+
 enum Piece {
     Pending {
+        /// The volume that the blocks are of: the one that is read, or one that it is a clone of.
+        home: GroupId,
         lba: Lba,
         /// The disk's.
         block: u64,
@@ -59,9 +69,16 @@ enum Piece {
     Zeros(u32),
 }
 
+/// Who gets what was read.
+enum Reader {
+    Client(Origin),
+    /// This replica, to fill the clone.
+    Filling(FillPlan),
+}
+
 /// A read whose blocks are on their way from the disk.
 struct Gathering {
-    origin: Origin,
+    reader: Reader,
     /// Of data, not of zeros.
     bytes: usize,
     pieces: Vec<Piece>,
@@ -125,20 +142,56 @@ impl Group {
                 shared.reply(self.spec.group, origin, GatewayResult::Retry);
             }
             // A write is acknowledged when it is applied here, so that what is applied is all that anyone was told of.
-            Query::Blocks { lba, blocks, snapshot } => self.read_blocks(shared, origin, (lba, blocks), snapshot),
+            Query::Blocks { .. } | Query::Status { .. } if self.map.base().is_some() => {
+                let group = self.spec.group;
+                shared.through_bases.push_back(ThroughBase { group, origin, query });
+            }
+            Query::Blocks { .. } | Query::Status { .. } => {
+                let shown = self.shown(&BTreeMap::new(), query);
+                self.answer_with(shared, origin, shown);
+            }
+        }
+    }
+
+    /// What the maps show of what is asked for, through the bases of a clone.
+    pub(crate) fn shown(&self, groups: &BTreeMap<GroupId, Self>, query: Query) -> Result<Answer, GatewayResult> {
+        let home = self.spec.group;
+        match query {
+            Query::Barrier => Err(GatewayResult::Retry),
+            Query::Blocks { lba, blocks, snapshot } => {
+                let blocks = u64::from(blocks);
+                let view = self.view(snapshot, lba, blocks).map_err(GatewayResult::Failed)?;
+                let mut found = Vec::new();
+                base::walk(groups, (home, view), lba.0..lba.0 + blocks, &mut |shown| {
+                    found.push(shown.into_owned());
+                    true
+                })?;
+                Ok(Answer::Blocks(found))
+            }
             Query::Status {
                 lba,
                 blocks,
                 extents_max,
                 snapshot,
             } => {
-                let result = match self.view(snapshot, lba, blocks) {
-                    Ok(view) => GatewayResult::Status(status_extents(view, lba, blocks, extents_max)),
-                    Err(error) => GatewayResult::Failed(error),
-                };
-                shared.reply(self.spec.group, origin, result);
+                let view = self.view(snapshot, lba, blocks).map_err(GatewayResult::Failed)?;
+                let mut extents = Vec::new();
+                base::walk(groups, (home, view), lba.0..lba.0 + blocks, &mut |shown| {
+                    note_extent(&mut extents, &shown, extents_max)
+                })?;
+                Ok(Answer::Status(extents))
             }
         }
+    }
+
+    /// Answers with what the maps show.
+    pub(crate) fn answer_with(&mut self, shared: &mut Shared, origin: Origin, shown: Result<Answer, GatewayResult>) {
+        let result = match shown {
+            Ok(Answer::Blocks(found)) => return self.gather(shared, Reader::Client(origin), found),
+            Ok(Answer::Status(extents)) => GatewayResult::Status(extents),
+            Err(result) => result,
+        };
+        shared.reply(self.spec.group, origin, result);
     }
 
     pub(super) fn note_read_states(&mut self, shared: &mut Shared, states: Vec<ReadState>) {
@@ -183,7 +236,9 @@ impl Group {
     /// The group is dropped: what is being read for its clients will not be answered.
     pub(super) fn forget_gathering(&mut self, shared: &mut Shared) {
         for (_, gathering) in std::mem::take(&mut self.reads.gathering) {
-            shared.read_ended(gathering.origin, gathering.bytes);
+            if let Reader::Client(origin) = gathering.reader {
+                shared.read_ended(origin, gathering.bytes);
+            }
         }
     }
 
@@ -195,7 +250,7 @@ impl Group {
 
     /// What is read: a snapshot that is there, or the volume as it is. Whoever answers has applied all that anybody was told
     /// of, so that a snapshot which is not there was deleted, or was never made.
-    fn view(&self, snapshot: Option<SnapshotId>, lba: Lba, blocks: u64) -> Result<View<'_>, BlockError> {
+    pub(super) fn view(&self, snapshot: Option<SnapshotId>, lba: Lba, blocks: u64) -> Result<View<'_>, BlockError> {
         let Some(snapshot) = snapshot else {
             return Ok(self.map.now());
         };
@@ -211,32 +266,24 @@ impl Group {
         Ok(view)
     }
 
-    fn read_blocks(
-        &mut self,
-        shared: &mut Shared,
-        origin: Origin,
-        (lba, blocks): (Lba, u32),
-        snapshot: Option<SnapshotId>,
-    ) {
-        let view = match self.view(snapshot, lba, u64::from(blocks)) {
-            Ok(view) => view,
-            Err(error) => return shared.reply(self.spec.group, origin, GatewayResult::Failed(error)),
-        };
+    /// Reads what the maps have found from the disk.
+    fn gather(&mut self, shared: &mut Shared, reader: Reader, found: Vec<Shown<'static>>) {
         let mut pieces = Vec::new();
         let mut places = Vec::new();
-        for run in view.runs(lba, u64::from(blocks)) {
+        for shown in found {
             #[allow(clippy::cast_possible_truncation, reason = "a run of a read of at most 256 blocks")]
-            let run_blocks = run.blocks() as u32;
-            match run {
-                Run::Data { lba, block, crcs, .. } => {
+            let run_blocks = shown.blocks as u32;
+            match shown.content {
+                ShownContent::Data { home, block, crcs } => {
                     places.push((pieces.len(), block, run_blocks));
                     pieces.push(Piece::Pending {
-                        lba,
+                        home,
+                        lba: shown.lba,
                         block: block.0,
                         crcs: crcs.into_owned(),
                     });
                 }
-                Run::Zeros { .. } | Run::Trimmed { .. } | Run::Hole { .. } => match pieces.last_mut() {
+                ShownContent::Zeros(_) => match pieces.last_mut() {
                     Some(Piece::Zeros(count)) => *count += run_blocks,
                     _ => pieces.push(Piece::Zeros(run_blocks)),
                 },
@@ -247,7 +294,7 @@ impl Group {
             .map(|(_, _, blocks)| u64::from(*blocks) * BLOCK_BYTES)
             .sum();
         let gathering = Gathering {
-            origin,
+            reader,
             bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
             pieces,
             missing: places.len(),
@@ -258,7 +305,9 @@ impl Group {
         }
         self.reads.read_last += 1;
         let read = self.reads.read_last;
-        shared.read_begun(origin, gathering.bytes);
+        if let Reader::Client(origin) = gathering.reader {
+            shared.read_begun(origin, gathering.bytes);
+        }
         self.reads.gathering.insert(read, gathering);
         for (piece, block, run_blocks) in places {
             let purpose = Purpose::BlockRead {
@@ -275,39 +324,58 @@ impl Group {
         }
     }
 
-    /// A piece of a read has come from the disk.
+    /// Reads what is to be filled from the clone's base.
+    pub(super) fn gather_fill(&mut self, shared: &mut Shared, mut plan: FillPlan) {
+        let found = std::mem::take(&mut plan.found);
+        self.gather(shared, Reader::Filling(plan), found);
+    }
+
+    /// A piece of a read has come from the disk. What is lost of it is to be asked for, of the replicas of its volume.
     pub(crate) fn block_read(
         &mut self,
         shared: &mut Shared,
         read: u64,
         piece: usize,
         result: Result<Bytes, DiskFault>,
-    ) {
-        let Some(gathering) = self.reads.gathering.get_mut(&read) else {
-            return;
-        };
-        let Some(Piece::Pending { lba, block, crcs }) = gathering.pieces.get_mut(piece) else {
-            return;
+    ) -> Option<Loss> {
+        let gathering = self.reads.gathering.get_mut(&read)?;
+        let Some(Piece::Pending { home, lba, block, crcs }) = gathering.pieces.get_mut(piece) else {
+            return None;
         };
         let data = match result {
             Ok(data) if blocks_match(&data, crcs) || mutated!(shared.seeded, ReadUnchecked) => {
-                return self.gathered(shared, read, piece, Ok(Piece::Data(data)));
+                self.gathered(shared, read, piece, Ok(Piece::Data(data)));
+                return None;
             }
             result => result.ok(),
         };
-        let loss = Loss {
-            group: self.spec.group,
+        Some(Loss {
+            group: *home,
             source: RepairSource::Volume,
             at: lba.0,
             block: *block,
-            crcs: std::mem::take(crcs),
+            crcs: crcs.clone(),
             data,
-        };
-        self.find_lost(shared, &loss, Consumer::Read { read, piece });
+        })
+    }
+
+    /// A volume is gone from this disk: what is being read of it for this one may never come.
+    pub(crate) fn base_gone(&mut self, shared: &mut Shared, gone: GroupId) {
+        let mut waiting = Vec::new();
+        for (read, gathering) in &self.reads.gathering {
+            for (piece, pending) in gathering.pieces.iter().enumerate() {
+                if matches!(pending, Piece::Pending { home, .. } if *home == gone) {
+                    waiting.push((*read, piece));
+                }
+            }
+        }
+        for (read, piece) in waiting {
+            self.gathered(shared, read, piece, Err(GatewayResult::Retry));
+        }
     }
 
     /// What was lost of a piece is found, or will not be.
-    pub(super) fn piece_repaired(&mut self, shared: &mut Shared, read: u64, piece: usize, outcome: Outcome) {
+    pub(crate) fn piece_repaired(&mut self, shared: &mut Shared, read: u64, piece: usize, outcome: Outcome) {
         let result = match outcome {
             Outcome::Found(blocks) => Ok(Piece::Repaired(blocks)),
             Outcome::Unanswered => Err(GatewayResult::Retry),
@@ -323,7 +391,11 @@ impl Group {
         let Some(gathering) = self.reads.gathering.get_mut(&read) else {
             return;
         };
+        if !matches!(gathering.pieces.get(piece), Some(Piece::Pending { .. })) {
+            return;
+        }
         gathering.missing -= 1;
+        gathering.pieces[piece] = Piece::Zeros(0);
         match result {
             Ok(ready) => gathering.pieces[piece] = ready,
             // A block that is lost for good is said to be, even if others are still being looked for.
@@ -335,35 +407,39 @@ impl Group {
         if gathering.missing == 0
             && let Some(done) = self.reads.gathering.remove(&read)
         {
-            shared.read_ended(done.origin, done.bytes);
+            if let Reader::Client(origin) = done.reader {
+                shared.read_ended(origin, done.bytes);
+            }
             self.finish_read(shared, done);
         }
     }
 
-    fn finish_read(&self, shared: &mut Shared, done: Gathering) {
-        let pieces = || done.pieces.into_iter().flat_map(Piece::ready).collect();
-        let result = done.failure.unwrap_or_else(|| GatewayResult::Read(pieces()));
-        shared.reply(self.spec.group, done.origin, result);
+    fn finish_read(&mut self, shared: &mut Shared, done: Gathering) {
+        let pieces: Vec<BlockPiece> = done.pieces.into_iter().flat_map(Piece::ready).collect();
+        match done.reader {
+            Reader::Client(origin) => {
+                let result = done.failure.unwrap_or(GatewayResult::Read(pieces));
+                shared.reply(self.spec.group, origin, result);
+            }
+            Reader::Filling(plan) => self.fill_read(shared, &plan, &pieces, done.failure.as_ref()),
+        }
     }
 }
 
-fn status_extents(view: View<'_>, lba: Lba, blocks: u64, extents_max: u32) -> Vec<StatusExtent> {
-    let mut extents: Vec<StatusExtent> = Vec::new();
-    for run in view.runs(lba, blocks) {
-        let allocation = match run {
-            Run::Data { .. } => Allocation::Data,
-            Run::Zeros { .. } => Allocation::Zero,
-            Run::Hole { .. } | Run::Trimmed { .. } => Allocation::Hole,
-        };
-        let length = run.blocks() * BLOCK_BYTES;
-        let is_full = extents.len() >= extents_max.max(1) as usize;
-        match extents.last_mut() {
-            Some(last) if last.allocation == allocation => last.length += length,
-            _ if is_full => break,
-            _ => extents.push(StatusExtent { length, allocation }),
-        }
+/// Adds a stretch to the extents of a status; whether there is room for more.
+fn note_extent(extents: &mut Vec<StatusExtent>, shown: &Shown<'_>, extents_max: u32) -> bool {
+    let allocation = match shown.content {
+        ShownContent::Data { .. } => Allocation::Data,
+        ShownContent::Zeros(allocation) => allocation,
+    };
+    let length = shown.blocks * BLOCK_BYTES;
+    let is_full = extents.len() >= extents_max.max(1) as usize;
+    match extents.last_mut() {
+        Some(last) if last.allocation == allocation => last.length += length,
+        _ if is_full => return false,
+        _ => extents.push(StatusExtent { length, allocation }),
     }
-    extents
+    true
 }
 
 impl Piece {

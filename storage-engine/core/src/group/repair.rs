@@ -21,7 +21,7 @@ impl Group {
     /// A repair has ended.
     pub(crate) fn repaired(&mut self, shared: &mut Shared, consumer: Consumer, outcome: Outcome) {
         match consumer {
-            Consumer::Read { read, piece } => self.piece_repaired(shared, read, piece, outcome),
+            Consumer::Read { read, piece, .. } => self.piece_repaired(shared, read, piece, outcome),
             Consumer::Outbox { to, serial, entry } => self.outbox_repaired(shared, (to, serial, entry), outcome),
             Consumer::CatchUp { serial, place } => self.catch_up_repaired(shared, (serial, place), outcome),
             Consumer::External { index } => self.external_repaired(shared, index, outcome),

@@ -31,6 +31,7 @@ impl Group {
         TableGroup {
             group: self.spec.group,
             created_blocks: self.spec.size_blocks,
+            created_base: self.spec.base,
             created_members: self.spec.members.clone(),
             replica: self.replica,
             voters: self.membership.voters.clone(),
@@ -48,7 +49,8 @@ impl Group {
             ),
             begins_behind: (LogIndex(begins), Term(term)),
             size_blocks: self.map.size_blocks(),
-            base_blocks: self.map.base_blocks(),
+            base: self.map.base(),
+            filled_blocks: self.map.filled_blocks(),
             snapshots: self.map.to_snapshots(),
             snapshot_last: self.map.snapshot_last(),
             created_sequence: self.created_sequence,
@@ -201,6 +203,7 @@ impl Recovered {
             spec: GroupSpec {
                 group: table.group,
                 size_blocks: table.created_blocks,
+                base: table.created_base,
                 members: table.created_members.clone(),
             },
             replica: table.replica,
@@ -212,7 +215,8 @@ impl Recovered {
             },
             log,
             map: BlockMap::restored(
-                (table.size_blocks, table.base_blocks),
+                table.size_blocks,
+                (table.base, table.filled_blocks),
                 &table.snapshots,
                 table.snapshot_last,
             ),

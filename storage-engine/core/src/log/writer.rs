@@ -628,6 +628,7 @@ fn to_frame_record(record: Record) -> (FrameRecord, Bytes) {
         } => FrameRecord::GroupCreated {
             group: spec.group,
             size_blocks: spec.size_blocks,
+            base: spec.base,
             members: spec.members,
             replica,
             index,

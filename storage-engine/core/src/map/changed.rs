@@ -4,6 +4,9 @@
 //! zeroed or trimmed in between and something of that is left to see. Slots of one address differ in their birth, so that two
 //! births, or one and none, are compared. A block that was written and trimmed again between the two has not changed. That is
 //! the same on every replica, however far deleted snapshots are merged away there.
+//!
+//! In a clone what shows the base at both times has not changed, whether it was filled in between or not: what is filled is filled
+//! for all times at once that show the base ([`super::fill`]), so that both have nothing, or both the same slot.
 
 use cairn_api::units::Lba;
 
@@ -32,8 +35,8 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
-/// Birth and kind of a visible slot; birth 0 for none.
-type Seen = (u64, ChangeKind);
+/// Birth and kind of a visible slot; no birth for none. One that was filled from a base has birth 0.
+type Seen = (Option<u64>, ChangeKind);
 
 impl<'a> View<'a> {
     /// The blocks in a range that changed from `from` (an earlier time of the same map; `None`: an empty volume) to this time,
@@ -52,7 +55,7 @@ impl<'a> View<'a> {
             let now = seen(&map.resolve(self.at, number, slots.clone()));
             let before = match from {
                 Some(from) => seen(&map.resolve(from.at, number, slots.clone())),
-                None => [(0, ChangeKind::Zero); SLOTS],
+                None => [(None, ChangeKind::Zero); SLOTS],
             };
             let changed = slots.filter(|slot| before[*slot].0 != now[*slot].0);
             let single: Vec<Change> = changed
@@ -118,14 +121,14 @@ impl<'a> View<'a> {
 
 /// The slots of a leaf by their places.
 fn seen(pieces: &[Piece<'_>]) -> [Seen; SLOTS] {
-    let mut slots = [(0, ChangeKind::Zero); SLOTS];
+    let mut slots = [(None, ChangeKind::Zero); SLOTS];
     for piece in pieces {
         let kind = match piece.content {
             Content::Data { .. } => ChangeKind::Data,
             Content::Zero | Content::Trimmed | Content::Hole => ChangeKind::Zero,
         };
-        assert!(piece.birth > 0 && piece.birth < NOW, "a slot has a birth");
-        slots[piece.range()].fill((piece.birth, kind));
+        assert!(piece.birth < NOW, "a slot has a birth");
+        slots[piece.range()].fill((Some(piece.birth), kind));
     }
     slots
 }

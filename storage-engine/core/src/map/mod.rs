@@ -34,11 +34,13 @@
 //!
 //! # A base
 //! The map of a clone lies over a snapshot of another volume, its base: where it has nothing, the base shows. So a trim within
-//! the base leaves a slot of its own there, [`Slot::Trimmed`], that is kept, moved and merged like any other.
+//! the base leaves a slot of its own there, [`Slot::Trimmed`], that is kept, moved and merged like any other. What becomes of
+//! the base in time stands in [`fill`].
 
 mod chain;
 mod changed;
 mod digest;
+mod fill;
 mod layer;
 mod leaf;
 mod paging;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::BytesMut;
 use cairn_api::ids::SnapshotId;
+use cairn_format::base::Base;
 use cairn_format::page::{LeafKey, LeafPage, PageRun, PageSlots};
 use cairn_format::table::{PagePlace, TableSnapshot};
 
@@ -52,15 +53,16 @@ impl Marks {
 }
 
 impl BlockMap {
-    /// The map of a volume of this size, over a base of that, with these snapshots and no slots yet: [`Self::put_page`] brings
+    /// The map of a volume of this size, over a base of which so much is filled, with these snapshots and no slots yet: [`Self::put_page`] brings
     /// them.
     pub fn restored(
-        (size_blocks, base_blocks): (u64, u64),
+        size_blocks: u64,
+        (base, filled_blocks): (Option<Base>, u64),
         snapshots: &[TableSnapshot],
         snapshot_last: SnapshotId,
     ) -> Self {
         let mut map = Self::new(size_blocks);
-        map.set_base_blocks(base_blocks);
+        map.set_base(base, filled_blocks);
         for snapshot in snapshots {
             map.chain
                 .restore(snapshot.at, snapshot.id, snapshot.size_blocks, snapshot.is_deleted);

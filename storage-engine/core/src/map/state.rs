@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use cairn_api::ids::{LogIndex, SnapshotId};
 use cairn_api::units::Lba;
+use cairn_format::base::Base;
 
 use super::chain::MARK;
 use super::layer::Owner;
@@ -191,12 +192,13 @@ impl StagedMap {
     /// The map of a volume with these snapshots, the ids up to `spent` being spent; the reason if something was staged that it has no place for.
     pub(crate) fn into_map(
         self,
-        (size_blocks, base_blocks): (u64, u64),
+        size_blocks: u64,
+        (base, filled_blocks): (Option<Base>, u64),
         spent: SnapshotId,
         snapshots: impl Iterator<Item = (SnapshotId, LogIndex, u64)>,
     ) -> Result<BlockMap, String> {
         let mut map = BlockMap::new(size_blocks);
-        map.set_base_blocks(base_blocks);
+        map.set_base(base, filled_blocks);
         map.chain.spend(spent);
         for (id, at, size_blocks) in snapshots {
             map.chain.add(at.get(), id, size_blocks);

@@ -31,6 +31,15 @@ impl BlockMap {
         })
     }
 
+    /// The volume as the snapshot of this index shows it.
+    pub(super) const fn view_at(&self, at: u64, size_blocks: u64) -> View<'_> {
+        View {
+            map: self,
+            at,
+            size_blocks,
+        }
+    }
+
     /// The volume as it is.
     pub const fn now(&self) -> View<'_> {
         View {
@@ -151,7 +160,7 @@ impl<'a> View<'a> {
     }
 
     /// The map that this is a view of.
-    pub(super) const fn map(&self) -> &'a BlockMap {
+    pub(crate) const fn map(&self) -> &'a BlockMap {
         self.map
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use cairn_api::ids::LogIndex;
 use cairn_api::units::Lba;
+use cairn_format::base::Base;
 
 use super::chain::Chain;
 use super::layer::{Deltas, Layer, Owner};
@@ -17,7 +18,8 @@ use crate::mutation::{Seeded, mutated};
 /// Where the blocks of a volume are. See the module's documentation.
 pub struct BlockMap {
     size_blocks: u64,
-    base_blocks: u64,
+    base: Option<Base>,
+    filled_blocks: u64,
     pub(super) seeded: Seeded,
     pub(super) head: Layer,
     pub(super) chain: Chain,
@@ -30,7 +32,8 @@ impl BlockMap {
     pub fn new(size_blocks: u64) -> Self {
         Self {
             size_blocks,
-            base_blocks: 0,
+            base: None,
+            filled_blocks: 0,
             seeded: Seeded::default(),
             head: Layer::default(),
             chain: Chain::default(),
@@ -62,14 +65,25 @@ impl BlockMap {
         self.size_blocks = size_blocks;
     }
 
-    /// Up to which block there is a base below; 0 for a volume without one.
-    pub const fn base_blocks(&self) -> u64 {
-        self.base_blocks
+    /// What shows where there is nothing, if the volume is a clone that is not whole yet.
+    pub const fn base(&self) -> Option<Base> {
+        self.base
     }
 
-    /// Puts the map over a base of this size, or over none (0): what has no slot below it shows the base from here on.
-    pub const fn set_base_blocks(&mut self, blocks: u64) {
-        self.base_blocks = blocks;
+    /// Up to which block it is filled, or was when it became whole; 0 for a volume that is no clone.
+    pub const fn filled_blocks(&self) -> u64 {
+        self.filled_blocks
+    }
+
+    /// Puts the map over a base, of which nothing shows below `filled_blocks`; or over none.
+    pub const fn set_base(&mut self, base: Option<Base>, filled_blocks: u64) {
+        (self.base, self.filled_blocks) = (base, filled_blocks);
+    }
+
+    /// The blocks through which the base shows where there is nothing; an empty range without a base.
+    pub fn base_range(&self) -> Range<u64> {
+        let end = self.base.map_or(self.filled_blocks, |base| base.blocks);
+        self.filled_blocks..end.max(self.filled_blocks)
     }
 
     /// Notes that the data of the blocks from `lba` on is on the disk from `first` on, with these checksums; the entry
@@ -103,9 +117,13 @@ impl BlockMap {
         if allocate {
             return self.zero_range(lba.0..end, Content::Zero, birth.get());
         }
-        let base_end = self.base_blocks.clamp(lba.0, end);
-        self.zero_range(lba.0..base_end, Content::Trimmed, birth.get());
-        self.zero_range(base_end..end, Content::Hole, birth.get());
+        let shown = match self.base_range() {
+            _ if mutated!(self.seeded, TrimShowsBase) => lba.0..lba.0,
+            base => base.start.clamp(lba.0, end)..base.end.clamp(lba.0, end),
+        };
+        self.zero_range(lba.0..shown.start, Content::Hole, birth.get());
+        self.zero_range(shown.clone(), Content::Trimmed, birth.get());
+        self.zero_range(shown.end..end, Content::Hole, birth.get());
     }
 
     fn zero_range(&mut self, range: Range<u64>, content: Content<'_>, birth: u64) {
@@ -145,7 +163,7 @@ impl BlockMap {
     }
 
     /// Changes slots of one leaf of the head, making it if it is not there and dropping it if nothing is left.
-    fn fill(&mut self, number: u64, slots: Range<usize>, content: Content<'_>, birth: u64) {
+    pub(super) fn fill(&mut self, number: u64, slots: Range<usize>, content: Content<'_>, birth: u64) {
         self.marks.touch(Owner::Head, number, self.head.leaves.get(&number));
         if let Some(leaf) = self.head.leaves.get(&number) {
             let heir = self.heir();
@@ -345,7 +363,7 @@ pub(super) fn slots_of(number: u64, range: &Range<u64>) -> Range<usize> {
 }
 
 /// Cuts a range of blocks at the leaves' borders: (leaf, slots in it).
-fn leaf_ranges(range: Range<u64>) -> impl Iterator<Item = (u64, Range<usize>)> {
+pub(super) fn leaf_ranges(range: Range<u64>) -> impl Iterator<Item = (u64, Range<usize>)> {
     let numbers = if range.is_empty() { 0..0 } else { leaves_of(&range) };
     numbers.map(move |number| (number, slots_of(number, &range)))
 }

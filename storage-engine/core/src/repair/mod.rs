@@ -63,8 +63,8 @@ use crate::time::Timestamp;
 /// Who waits for lost blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Consumer {
-    /// A piece of a read of a group's blocks.
-    Read { read: u64, piece: usize },
+    /// A piece of a read of a group, which may be a clone of the volume that the blocks are of.
+    Read { reader: GroupId, read: u64, piece: usize },
     /// The payload of an old entry, for a follower.
     Outbox { to: ReplicaId, serial: u64, entry: usize },
     /// Data for a replica that is given the state at a mark.
@@ -103,6 +103,16 @@ pub(crate) struct Repairs {
     known: known::Known,
     totals: DamageCounts,
     ended: VecDeque<Ended>,
+}
+
+impl Ended {
+    /// The group that waits.
+    pub(crate) const fn waiting(&self) -> GroupId {
+        match self.consumer {
+            Consumer::Read { reader, .. } => reader,
+            _ => self.group,
+        }
+    }
 }
 
 impl Repairs {

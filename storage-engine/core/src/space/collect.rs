@@ -554,6 +554,7 @@ impl Victim {
             {
                 let lba = match &header {
                     EntryHeader::Write { lba, .. } => lba.0,
+                    EntryHeader::Fill { lba, skip, .. } => lba.0 + skip,
                     _ => index.get(),
                 };
                 let first = payload + u64::from(*payload_offset);

@@ -136,6 +136,8 @@ pub trait DiskObserver: Send + Sync {
     fn on_damage(&self, damage: Damage, blocks: u64);
     /// So many bytes of data of a state were received, for a replica that is behind the log.
     fn on_caught_up(&self, bytes: u64);
+    /// So many blocks of a base were copied into a clone.
+    fn on_filled(&self, blocks: u64);
     /// Live blocks were moved, or a segment was emptied.
     fn on_collected(&self, report: CollectionReport);
     /// A checkpoint is durable.

@@ -103,6 +103,10 @@ impl DiskObserver for DiskReporter {
         self.metrics.caught_up(bytes);
     }
 
+    fn on_filled(&self, blocks: u64) {
+        self.metrics.filled(blocks);
+    }
+
     fn on_collected(&self, report: CollectionReport) {
         self.metrics.collected(report);
     }

@@ -192,6 +192,10 @@ impl Observer for Adapter {
         self.observer.on_caught_up(bytes);
     }
 
+    fn on_filled(&mut self, blocks: u64) {
+        self.observer.on_filled(blocks);
+    }
+
     fn on_scrubbed(&mut self, blocks: u64, is_over: bool) {
         self.observer.on_scrubbed(blocks, is_over);
     }

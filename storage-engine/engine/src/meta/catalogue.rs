@@ -150,6 +150,7 @@ impl VolumeRecord {
     /// The Raft group as it was created, which is how every replica of it is made.
     pub fn spec(&self) -> GroupSpec {
         GroupSpec {
+            base: None,
             group: self.group,
             size_blocks: self.created_bytes / BLOCK_BYTES,
             members: self.succession.founders(&self.members()),
@@ -173,6 +174,7 @@ impl VolumeRecord {
     /// The Raft group with its present members, which is whom a gateway asks.
     pub fn present_spec(&self) -> GroupSpec {
         GroupSpec {
+            base: None,
             members: self.members(),
             ..self.spec()
         }
@@ -205,6 +207,7 @@ impl Cluster {
     /// The meta group as it was created.
     pub fn meta_spec(&self) -> GroupSpec {
         GroupSpec {
+            base: None,
             group: GroupId::META,
             size_blocks: 0,
             members: self.succession.founders(&self.members),

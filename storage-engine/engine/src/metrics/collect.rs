@@ -217,6 +217,11 @@ fn damage(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
             &metrics.catch_up_bytes,
         ),
         (
+            "cairn_blocks_flattened",
+            "Blocks that were copied into clones from what they were made of",
+            &metrics.filled_blocks,
+        ),
+        (
             "cairn_blocks_scrubbed",
             "Blocks that were read through for damage",
             &metrics.blocks_scrubbed,

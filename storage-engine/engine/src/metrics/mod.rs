@@ -29,6 +29,7 @@ pub struct Metrics {
     blocks_unrepairable: AtomicU64,
     blocks_scrubbed: AtomicU64,
     catch_up_bytes: AtomicU64,
+    filled_blocks: AtomicU64,
     scrubs: AtomicU64,
     blocks_moved: AtomicU64,
     segments_emptied: AtomicU64,
@@ -82,6 +83,11 @@ impl Metrics {
             Damage::Unrepairable => &self.blocks_unrepairable,
         };
         counter.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    /// Blocks of bases were copied into clones.
+    pub fn filled(&self, blocks: u64) {
+        self.filled_blocks.fetch_add(blocks, Ordering::Relaxed);
     }
 
     /// Data of a state was received, for a replica that is behind the log.

@@ -44,6 +44,8 @@ pub struct CatchUpRequest {
     pub mark_term: Term,
     /// It has every slot that was born up to here; 0 to be sent all data.
     pub have: LogIndex,
+    /// It has every slot that was filled from a base up to this block; 0 to be sent all data.
+    pub filled_blocks: u64,
     /// From this block of the volume on.
     pub at: Lba,
 }
@@ -84,7 +86,7 @@ impl CatchUpOffer {
 }
 
 impl CatchUpRequest {
-    pub(super) const BODY_BYTES: usize = 1 + 5 * 8;
+    pub(super) const BODY_BYTES: usize = 1 + 6 * 8;
 }
 
 impl CatchUpReply {
@@ -123,6 +125,7 @@ impl Encoder {
             request.mark.0,
             request.mark_term.0,
             request.have.0,
+            request.filled_blocks,
             request.at.0,
         ] {
             self.body.put_u64_le(field);
@@ -180,6 +183,7 @@ impl Decoder<'_> {
             mark: LogIndex(self.reader.u64("mark")?),
             mark_term: Term(self.reader.u64("term of the mark")?),
             have: LogIndex(self.reader.u64("index at hand")?),
+            filled_blocks: self.reader.u64("blocks filled")?,
             at: self.block()?,
         })
     }

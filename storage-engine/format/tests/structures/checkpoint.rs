@@ -406,8 +406,8 @@ fn more_members_than_a_group_has_are_refused() {
 
 #[test]
 fn absurd_counts_within_a_group_are_refused_by_name() {
-    // The numbers and the holder, then five counts with nothing behind them.
-    let group_bytes = 17 * 8 + 16;
+    // The numbers, the holder and two bases, then five counts with nothing behind them.
+    let group_bytes = 17 * 8 + 16 + 2 * 24;
     let mut bytes = Table::default().encode().to_vec();
     bytes[12..16].copy_from_slice(&1_u32.to_le_bytes());
     bytes.splice(16..16, vec![0; group_bytes + 5 * 4]);
@@ -430,6 +430,24 @@ fn absurd_counts_within_a_group_are_refused_by_name() {
             format!("checkpoint table: {field} is 4294967295, expected no more than fit")
         );
     }
+}
+
+#[test]
+fn half_a_base_is_refused_by_name() {
+    let base_at = 16 + 17 * 8 + 16;
+    let mut bytes = Table::default().encode().to_vec();
+    bytes[12..16].copy_from_slice(&1_u32.to_le_bytes());
+    bytes.splice(16..16, vec![0; base_at - 16 + 2 * 24 + 5 * 4]);
+    let refusal = |fields: [u64; 3]| {
+        let base: Vec<u8> = fields.iter().flat_map(|field| field.to_le_bytes()).collect();
+        words(Table::decode(&replaced(&bytes, base_at, &base).into()))
+    };
+    let expected = "checkpoint table: size of the base is 0, expected 1 to 2^51 blocks";
+    assert_eq!(refusal([7, 1, 0]), expected);
+    let expected = "checkpoint table: size of the base is 2251799813685249, expected 1 to 2^51 blocks";
+    assert_eq!(refusal([7, 1, (1 << 51) + 1]), expected);
+    let expected = "checkpoint table: snapshot of the base is 0, expected at least 1";
+    assert_eq!(refusal([7, 0, 9]), expected);
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn an_unknown_operation_is_refused_by_name() {
     assert_eq!(
         error.to_string(),
         "entry header: operation 99 is unknown, known are 1 write, 2 zero, 3 attach, 4 command, 5 members, 6 resize, 7 snapshot, \
-         8 deletion of a snapshot"
+         8 deletion of a snapshot, 9 fill"
     );
 }
 

@@ -5,6 +5,7 @@ use cairn_api::block::{Allocation, BlockError, StatusExtent};
 use cairn_api::ids::{ClusterId, DiskId, Epoch, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId, Term};
 use cairn_api::units::{BLOCK_SIZE, Lba};
 use cairn_format::anchor::{Anchor, CheckpointPlace, LogBeginning, TablePlace};
+use cairn_format::base::Base;
 use cairn_format::checksum::block_crcs;
 use cairn_format::chunk::{ChunkInfo, ChunkKind};
 use cairn_format::entry::EntryHeader;
@@ -73,6 +74,24 @@ fn snapshot() -> impl Strategy<Value = SnapshotId> {
     (1..=u64::MAX).prop_map(SnapshotId)
 }
 
+fn fill() -> impl Strategy<Value = EntryHeader> {
+    let crcs = prop_oneof![1 => Just(Vec::new()), 3 => block_crcs_strategy()];
+    (0_u64..1 << 49, 1_u64..1 << 49, any::<bool>(), crcs).prop_map(|(lba, skip, skips, block_crcs)| EntryHeader::Fill {
+        lba: Lba(lba),
+        skip: if skips || block_crcs.is_empty() { skip } else { 0 },
+        block_crcs,
+    })
+}
+
+fn base() -> impl Strategy<Value = Option<Base>> {
+    let some = (any::<u64>(), snapshot(), 1_u64..=1 << 51);
+    proptest::option::of(some.prop_map(|(group, snapshot, blocks)| Base {
+        group: GroupId(group),
+        snapshot,
+        blocks,
+    }))
+}
+
 pub(crate) fn entry_header() -> impl Strategy<Value = EntryHeader> {
     let lba = 0_u64..1 << 50;
     prop_oneof![
@@ -101,6 +120,7 @@ pub(crate) fn entry_header() -> impl Strategy<Value = EntryHeader> {
         (1_u64..=1 << 51).prop_map(|size_blocks| EntryHeader::Resize { size_blocks }),
         snapshot().prop_map(|snapshot| EntryHeader::SnapshotCreate { snapshot }),
         snapshot().prop_map(|snapshot| EntryHeader::SnapshotDelete { snapshot }),
+        fill(),
     ]
 }
 
@@ -144,10 +164,11 @@ pub(crate) fn frame_record(payload_blocks: u32) -> impl Strategy<Value = FrameRe
             vote: ReplicaId(vote),
             commit: LogIndex(commit),
         }),
-        (any::<(u64, u64, u64, u64, u64)>(), vec(member(), 1..=5)).prop_map(
-            |((group, size_blocks, index, term, replica), members)| FrameRecord::GroupCreated {
+        (any::<(u64, u64, u64, u64, u64)>(), base(), vec(member(), 1..=5)).prop_map(
+            |((group, size_blocks, index, term, replica), base, members)| FrameRecord::GroupCreated {
                 group: GroupId(group),
                 size_blocks,
+                base,
                 members,
                 replica: ReplicaId(replica),
                 index: LogIndex(index),
@@ -316,11 +337,11 @@ fn kept_entry() -> impl Strategy<Value = KeptEntry> {
 }
 
 fn table_group() -> impl Strategy<Value = TableGroup> {
-    let numbers = (any::<[u64; 17]>(), node());
+    let numbers = (any::<[u64; 17]>(), node(), base(), base());
     let members = (vec(member(), 0..=5), vec(member(), 0..=16), vec(member(), 0..=2));
     let lists = (vec(table_snapshot(), 0..6), vec(kept_entry(), 0..4));
     (numbers, members, lists).prop_map(
-        |((n, holder), (created_members, voters, learners), (snapshots, kept))| TableGroup {
+        |((n, holder, created_base, base), (created_members, voters, learners), (snapshots, kept))| TableGroup {
             group: GroupId(n[0]),
             created_blocks: n[1],
             created_members,
@@ -335,7 +356,9 @@ fn table_group() -> impl Strategy<Value = TableGroup> {
             hard_state: (Term(n[8]), ReplicaId(n[9]), LogIndex(n[10])),
             begins_behind: (LogIndex(n[11]), Term(n[12])),
             size_blocks: n[13],
-            base_blocks: n[14],
+            base,
+            filled_blocks: n[14],
+            created_base,
             snapshots,
             snapshot_last: SnapshotId(n[15]),
             created_sequence: n[16],
@@ -406,7 +429,7 @@ fn portion(blocks_max: u32) -> impl Strategy<Value = (Portion, Bytes)> {
 }
 
 fn volume_state() -> impl Strategy<Value = VolumeState> {
-    let numbers = (any::<[u64; 6]>(), 1_u64..=1 << 51, node());
+    let numbers = (any::<[u64; 6]>(), 1_u64..=1 << 51, node(), base());
     let snapshots = proptest::collection::btree_map(0_u64..=1 << 48, any::<(u64, u64)>(), 0..20);
     let snapshot = |(at, (id, size_blocks))| StateSnapshot {
         id: SnapshotId(id),
@@ -415,14 +438,15 @@ fn volume_state() -> impl Strategy<Value = VolumeState> {
     };
     (numbers, vec(member(), 1..=16), vec(member(), 0..=16), snapshots).prop_map(
         move |(
-            ([base_blocks, spent, term, epoch, revision, last], size_blocks, holder),
+            ([filled_blocks, spent, term, epoch, revision, last], size_blocks, holder, base),
             voters,
             learners,
             snapshots,
         )| {
             VolumeState {
                 index: LogIndex(1 << 48),
-                base_blocks,
+                base,
+                filled_blocks,
                 snapshot_last: SnapshotId(spent),
                 snapshots: snapshots.into_iter().map(snapshot).collect(),
                 term: Term(term),
@@ -451,12 +475,13 @@ fn catch_up() -> impl Strategy<Value = PeerMessage> {
                 state,
             })
         }),
-        (any::<[u64; 4]>(), 0_u64..1 << 51).prop_map(|([group, mark, term, have], at)| {
+        (any::<[u64; 5]>(), 0_u64..1 << 51).prop_map(|([group, mark, term, have, filled_blocks], at)| {
             PeerMessage::CatchUpRequest(CatchUpRequest {
                 group: GroupId(group),
                 mark: LogIndex(mark),
                 mark_term: Term(term),
                 have: LogIndex(have),
+                filled_blocks,
                 at: Lba(at),
             })
         }),

@@ -131,6 +131,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 pub fn spec() -> GroupSpec {
     GroupSpec {
+        base: None,
         group: GroupId(7),
         size_blocks: 1024,
         members: Vec::new(),

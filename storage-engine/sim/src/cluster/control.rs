@@ -38,6 +38,7 @@ impl Cluster {
             disk: disk_id(number),
         };
         GroupSpec {
+            base: None,
             group,
             size_blocks,
             members: members.iter().copied().map(member).collect(),

@@ -464,7 +464,11 @@ impl Cluster {
                 self.space.emptied += report.segments;
                 self.space.moved += report.blocks;
             }
-            Effect::Damage { .. } | Effect::Scrubbed { .. } | Effect::Space(_) | Effect::Measured { .. } => {}
+            Effect::Damage { .. }
+            | Effect::Scrubbed { .. }
+            | Effect::Filled { .. }
+            | Effect::Space(_)
+            | Effect::Measured { .. } => {}
         }
     }
 

@@ -14,6 +14,7 @@
 mod catch_up;
 mod catch_up_state;
 mod checkpoints;
+mod clones;
 mod determinism;
 mod encryption;
 mod failover;

@@ -37,6 +37,12 @@
 //! (`have` 0). Whether the disk still holds the bytes of what it has is for readers and scrubbing to find out, as
 //! always.
 //!
+//! *In a clone* what was filled from its base was born at 0, before everything (`map::fill`). It is filled in the order of
+//! the blocks, so that whoever was filled up to a block when it began has, by the same argument, all below it that is
+//! visible at `s`; the rest is sent with its data. The state as of `s` says up to where the volume was filled then. What
+//! the leader has filled since may be in a portion all the same: it shows what the base shows. The follower meets the
+//! entries that filled it later, finds that those times show the base no more, and drops what they bring.
+//!
 //! *Snapshots.* One that was deleted after `s` may be half merged away where it is read. The follower then has it
 //! incomplete from `s` to the entry that deletes it, and nobody can look at it in that time: reads are answered only
 //! by a leader that has applied an entry of its own term, and the deletion was committed before the portion was read,

@@ -44,6 +44,8 @@ pub(crate) struct Receiver {
     is_gone: bool,
     /// Ask there for all data: something that the sender took for known is not here.
     in_full: bool,
+    /// Up to which block the replica's own map was filled from a base when this began.
+    filled_blocks: u64,
     asked: Option<Asked>,
     /// Portions that wait for a frame.
     unplaced: BTreeMap<Ticket, Portion>,
@@ -74,6 +76,11 @@ impl Receiver {
             Some((upto, mark)) if at < upto => mark.max(self.staging.have),
             _ => self.staging.have,
         }
+    }
+
+    /// Up to which block it has what was filled from a base.
+    const fn filled_at(&self) -> u64 {
+        if self.in_full { 0 } else { self.filled_blocks }
     }
 
     /// For people.
@@ -165,6 +172,7 @@ impl Group {
             is_gone: false,
             next: Some(Lba(0)),
             in_full: false,
+            filled_blocks: self.map.filled_blocks(),
             asked: None,
             unplaced: BTreeMap::new(),
             unplaced_blocks: 0,
@@ -201,6 +209,7 @@ impl Group {
             mark: receiver.staging.mark,
             mark_term: receiver.staging.term,
             have,
+            filled_blocks: receiver.filled_at(),
             at,
         };
         let since = shared.now;

@@ -234,15 +234,21 @@ fn rows_of(map: &BlockMap, request: &CatchUpRequest, range: Range<u64>) -> Vec<P
             Owner::Head => LogIndex(0),
             Owner::Delta(at) => LogIndex(at),
         };
-        rows.extend(pieces.iter().map(|piece| planned(owner, origin, piece, request.have)));
+        rows.extend(pieces.iter().map(|piece| planned(owner, origin, piece, request)));
     }
     rows
 }
 
-fn planned(owner: LogIndex, origin: u64, piece: &Piece<'_>, have: LogIndex) -> Planned {
+fn planned(owner: LogIndex, origin: u64, piece: &Piece<'_>, request: &CatchUpRequest) -> Planned {
     let birth = LogIndex(piece.birth);
+    let end = origin + piece.range().end as u64;
+    let is_there = match birth {
+        // Filled from a base, in the order of the blocks.
+        LogIndex(0) => end <= request.filled_blocks,
+        birth => birth <= request.have,
+    };
     let (block, content) = match piece.content {
-        Content::Data { .. } if birth <= have => (0, RowContent::Kept),
+        Content::Data { .. } if is_there => (0, RowContent::Kept),
         Content::Data { block, crcs } => (block.0, RowContent::Data(crcs.to_vec())),
         Content::Trimmed => (0, RowContent::Trimmed),
         Content::Zero | Content::Hole => (0, RowContent::Zero),

@@ -155,8 +155,10 @@ impl Staging {
         }
         let snapshots = state.snapshots.iter();
         let snapshots = snapshots.map(|snapshot| (snapshot.id, snapshot.at, snapshot.size_blocks));
-        let sizes = (state.size_blocks, state.base_blocks);
-        let mut map = self.map.into_map(sizes, state.snapshot_last, snapshots)?;
+        let base = (state.base, state.filled_blocks);
+        let mut map = self
+            .map
+            .into_map(state.size_blocks, base, state.snapshot_last, snapshots)?;
         map.set_seeded(self.seeded);
         Ok(map)
     }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use cairn_api::ids::{DiskId, LogIndex, ReplicaId, Term};
+use cairn_api::ids::{DiskId, GroupId, LogIndex, ReplicaId, Term};
 use cairn_api::units::BLOCK_BYTES;
 use cairn_format::anchor::LogBeginning;
 use cairn_format::entry::BlockCrcs;
@@ -14,7 +14,7 @@ use cairn_format::superblock::Geometry;
 
 use super::walk::End;
 use super::{LogStart, LogSummary, RecoveredRecord, RecoverySink, Row, Rows};
-use crate::event::GroupSpec;
+use crate::event::{Base, GroupSpec, Member};
 use crate::log::parse::PayloadPlace;
 use crate::log::{OpenSegment, Placed};
 
@@ -232,11 +232,18 @@ fn recovered_entry(placed: Placed, header: Bytes) -> RecoveredRecord {
 }
 
 fn recovered_group(
-    spec: GroupSpec,
+    (group, size_blocks, base): (GroupId, u64, Option<Base>),
+    members: Vec<Member>,
     replica: ReplicaId,
     (index, term): (LogIndex, Term),
     sequence: u64,
 ) -> RecoveredRecord {
+    let spec = GroupSpec {
+        group,
+        size_blocks,
+        base,
+        members,
+    };
     RecoveredRecord::GroupCreated {
         spec,
         replica,
@@ -279,18 +286,12 @@ fn recovered_record(record: FrameRecord, place: PayloadPlace, (frame_offset, seq
         FrameRecord::GroupCreated {
             group,
             size_blocks,
+            base,
             members,
             replica,
             index,
             term,
-        } => {
-            let spec = GroupSpec {
-                group,
-                size_blocks,
-                members,
-            };
-            recovered_group(spec, replica, (index, term), sequence)
-        }
+        } => recovered_group((group, size_blocks, base), members, replica, (index, term), sequence),
         FrameRecord::GroupDropped { group } => RecoveredRecord::GroupDropped(group),
         FrameRecord::StageBegin {
             group,

@@ -252,6 +252,7 @@ impl Rig {
         };
         Record::GroupCreated {
             spec: GroupSpec {
+                base: None,
                 group: GroupId(2),
                 size_blocks: 100,
                 members: vec![member],

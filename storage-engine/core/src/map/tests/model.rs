@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cairn_api::ids::{LogIndex, SnapshotId};
+use cairn_api::ids::{GroupId, LogIndex, SnapshotId};
+use cairn_format::base::Base;
 use proptest::prelude::*;
 
 use super::*;
@@ -14,6 +15,11 @@ const WINDOW: u64 = 256 * 512 - 900;
 const VOLUME_BLOCKS: u64 = 4 << 20;
 /// For maps over a base: it ends within the window.
 const BASE_BLOCKS: u64 = WINDOW + 1100;
+const BASE: Base = Base {
+    group: GroupId(3),
+    snapshot: SnapshotId(9),
+    blocks: BASE_BLOCKS,
+};
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -23,6 +29,7 @@ pub(super) enum Step {
     Delete { nth: usize },
     Merge { slots: u64 },
     Relocate { nth: usize },
+    Fill { skip: u64, blocks: u64 },
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -38,11 +45,12 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => any::<prop::sample::Index>().prop_map(|nth| Step::Delete { nth: nth.index(1 << 20) }),
         2 => (1..1500_u64).prop_map(|slots| Step::Merge { slots }),
         2 => any::<prop::sample::Index>().prop_map(|nth| Step::Relocate { nth: nth.index(1 << 20) }),
+        3 => (0..60_u64, 0..257_u64).prop_map(|(skip, blocks)| Step::Fill { skip, blocks }),
     ]
 }
 
-/// A slot and its birth; birth 0 for a hole.
-pub(super) type Cell = (Slot, u64);
+/// A slot and its birth; none for a hole.
+pub(super) type Cell = (Slot, Option<u64>);
 
 #[derive(Clone)]
 pub(super) struct Past {
@@ -59,7 +67,8 @@ pub(super) struct Pair {
     pub(super) past: Vec<Past>,
     index: u64,
     next_block: u64,
-    has_base: bool,
+    /// Up to where the base was filled, and whether there is one still.
+    filled: u64,
 }
 
 fn place(at: u64) -> usize {
@@ -70,17 +79,19 @@ impl Pair {
     pub(super) fn new(has_base: bool) -> Self {
         let map = || {
             let mut map = BlockMap::new(VOLUME_BLOCKS);
-            map.set_base_blocks(if has_base { BASE_BLOCKS } else { 0 });
+            if has_base {
+                map.set_base(Some(BASE), WINDOW);
+            }
             map
         };
         Self {
             map: map(),
             twin: map(),
-            cells: vec![(Slot::Hole, 0); place(BLOCKS)],
+            cells: vec![(Slot::Hole, None); place(BLOCKS)],
             past: Vec::new(),
             index: 5,
             next_block: 7,
-            has_base,
+            filled: if has_base { WINDOW } else { BASE_BLOCKS },
         }
     }
 
@@ -112,6 +123,7 @@ impl Pair {
                 self.map.merge_step(slots);
             }
             Step::Relocate { nth } => self.relocate(nth),
+            Step::Fill { skip, blocks } => self.fill(skip, blocks),
         }
     }
 
@@ -131,7 +143,7 @@ impl Pair {
         self.twin.write(Lba(WINDOW + at), first.advance(1 << 40), &crcs, index);
         for (i, crc) in (0..).zip(crcs) {
             let block = first.advance(i);
-            self.cells[place(at + i)] = (Slot::Data { block, crc }, index.get());
+            self.cells[place(at + i)] = (Slot::Data { block, crc }, Some(index.get()));
         }
     }
 
@@ -141,10 +153,48 @@ impl Pair {
         self.twin.zero(Lba(WINDOW + at), blocks, allocate, index);
         for i in at..at + blocks {
             self.cells[place(i)] = match allocate {
-                true => (Slot::Zero, index.get()),
-                false if self.has_base && WINDOW + i < BASE_BLOCKS => (Slot::Trimmed, index.get()),
-                false => (Slot::Hole, 0),
+                true => (Slot::Zero, Some(index.get())),
+                false if (self.filled..BASE_BLOCKS).contains(&(WINDOW + i)) => (Slot::Trimmed, Some(index.get())),
+                false => (Slot::Hole, None),
             };
+        }
+    }
+
+    /// Copies from the base: into every time that shows it.
+    fn fill(&mut self, skip: u64, blocks: u64) {
+        let from = Lba(self.filled);
+        let skip = skip.min(BASE_BLOCKS - self.filled);
+        let blocks = blocks.min(BASE_BLOCKS - self.filled - skip);
+        let first = DiskBlock(self.next_block);
+        self.next_block += blocks + 1;
+        let crcs: Vec<u32> = (0..blocks).map(|i| u32::try_from(first.0 + i).unwrap()).collect();
+        let is_due = self.filled < BASE_BLOCKS;
+        for map in [&mut self.map, &mut self.twin] {
+            let before = map.digest();
+            assert!(!map.fill_from_base(Lba(from.0 + 1), skip, first, &crcs), "out of turn");
+            assert!(!map.fill_from_base(from, BASE_BLOCKS, first, &crcs), "beyond the base");
+            assert_eq!(map.digest(), before);
+        }
+        assert_eq!(self.map.fill_from_base(from, skip, first, &crcs), is_due);
+        let far = first.advance(1 << 40);
+        assert_eq!(self.twin.fill_from_base(from, skip, far, &crcs), is_due);
+        let start = self.filled + skip;
+        self.filled = start + blocks;
+        let past = self.past.iter_mut().map(|past| &mut past.cells);
+        for cells in past.chain([&mut self.cells]) {
+            for (i, crc) in (0..).zip(&crcs) {
+                let cell = &mut cells[place(start + i - WINDOW)];
+                if *cell == (Slot::Hole, None) {
+                    let block = first.advance(i);
+                    *cell = (Slot::Data { block, crc: *crc }, Some(0));
+                }
+            }
+        }
+        for map in [&self.map, &self.twin] {
+            assert_eq!(map.base(), (self.filled < BASE_BLOCKS).then_some(BASE));
+            let shows = map.base_range();
+            assert!(shows.is_empty() || shows == (self.filled..BASE_BLOCKS));
+            assert_eq!(shows.is_empty(), self.filled == BASE_BLOCKS);
         }
     }
 
@@ -216,10 +266,10 @@ impl Pair {
     pub(super) fn check(&self) {
         check_view(self.map.now(), &self.cells);
         let slots: Vec<Slot> = (0..BLOCKS).map(|i| self.map.slot(Lba(WINDOW + i))).collect();
-        let births: Vec<u64> = (0..BLOCKS)
-            .map(|i| self.map.birth(Lba(WINDOW + i)).map_or(0, LogIndex::get))
+        let births: Vec<Option<u64>> = (0..BLOCKS)
+            .map(|i| self.map.birth(Lba(WINDOW + i)).map(LogIndex::get))
             .collect();
-        let expected: (Vec<Slot>, Vec<u64>) = self.cells.iter().copied().unzip();
+        let expected: (Vec<Slot>, Vec<Option<u64>>) = self.cells.iter().copied().unzip();
         assert_eq!((slots, births), expected);
         let runs: Vec<Run<'_>> = self.map.runs(Lba(WINDOW), BLOCKS).collect();
         assert_eq!(expand(&runs), expected.0);
@@ -287,7 +337,7 @@ impl Pair {
         }
         times.push((self.map.now(), &self.cells));
         for (i, (to, now)) in times.iter().enumerate() {
-            let nothing = vec![(Slot::Hole, 0); now.len()];
+            let nothing = vec![(Slot::Hole, None); now.len()];
             let expected = difference(&nothing, now);
             let found: Vec<Change> = to.changed_since(None, Lba(0), VOLUME_BLOCKS).collect();
             assert_eq!(found, expected);

@@ -138,6 +138,7 @@ impl Scene {
     /// The group as its members are now.
     pub fn present(&mut self) -> GroupSpec {
         GroupSpec {
+            base: None,
             members: self.latest().membership.voters,
             ..self.spec.clone()
         }
