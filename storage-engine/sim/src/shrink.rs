@@ -104,7 +104,10 @@ impl Shrinker {
     fn fewer_clients(&mut self) {
         for volume in 0..self.best.volumes.len() {
             let mut candidate = self.best.clone();
-            candidate.volumes[volume].snapshots = false;
+            candidate.volumes[volume].clones = false;
+            self.attempt(candidate);
+            let mut candidate = self.best.clone();
+            (candidate.volumes[volume].snapshots, candidate.volumes[volume].clones) = (false, false);
             self.attempt(candidate);
             let mut client = self.best.volumes[volume].clients.len();
             while client > 1 {

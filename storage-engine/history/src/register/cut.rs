@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::{History, OpId, What, value_at};
 
 /// See the module.
+#[derive(Clone)]
 pub struct Cut {
     asked: u64,
     answered: u64,

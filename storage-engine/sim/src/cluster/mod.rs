@@ -451,6 +451,13 @@ impl Cluster {
                 self.nodes[number].disk.was_harmed,
                 "[disk] node {number} finds damage on a disk that nothing was done to"
             ),
+            counted => self.count(number, &counted),
+        }
+    }
+
+    /// What cores tell those who count.
+    fn count(&mut self, number: usize, effect: &Effect) {
+        match effect {
             Effect::CaughtUp { bytes } => self.nodes[number].caught_up_bytes += bytes,
             Effect::Throttled { nanos, .. } => {
                 let throttled = &mut self.nodes[number].throttled;
@@ -464,11 +471,7 @@ impl Cluster {
                 self.space.emptied += report.segments;
                 self.space.moved += report.blocks;
             }
-            Effect::Damage { .. }
-            | Effect::Scrubbed { .. }
-            | Effect::Filled { .. }
-            | Effect::Space(_)
-            | Effect::Measured { .. } => {}
+            _ => {}
         }
     }
 

@@ -49,6 +49,13 @@ impl Cluster {
         self.secrets.stamps.push(stamps);
     }
 
+    /// A clone is encrypted with the key of its source, if that is encrypted.
+    pub fn share_key(&mut self, source: GroupId, clone: GroupId) {
+        if let Some(cipher) = self.cipher_of(source) {
+            self.secrets.ciphers.insert(clone, cipher);
+        }
+    }
+
     /// What a volume is encrypted with, if it is.
     pub fn cipher_of(&self, group: GroupId) -> Option<Arc<VolumeCipher>> {
         self.secrets.ciphers.get(&group).cloned()

@@ -16,12 +16,16 @@ pub(crate) const fn known_seed(mutation: Mutation) -> u64 {
         | Mutation::HardStateForgotten
         | Mutation::FramesOutOfOrder => 3,
         Mutation::EdgesInCipher | Mutation::UnalignedInClear => 4,
-        Mutation::LeaseKeptOnTransfer | Mutation::MergeDropsAll | Mutation::OverlapsUnlocked => 5,
+        Mutation::LeaseKeptOnTransfer
+        | Mutation::MergeDropsAll
+        | Mutation::OverlapsUnlocked
+        | Mutation::BaseDroppedTooEarly => 5,
         Mutation::ReadsBeforeOwnTerm | Mutation::CatchUpEndsEarly | Mutation::KeepsWhatItHasNot => 6,
         Mutation::ReceivedPayloadUnchecked | Mutation::StateForgetsTrims | Mutation::MembersForgotten => 7,
         Mutation::ReadUnchecked => 10,
         Mutation::RepairUnchecked => 11,
         Mutation::EpochUnchecked => 13,
+        Mutation::FlattenOverwritesNewer | Mutation::TrimShowsBase => 16,
         Mutation::EdgesBeforeAttachment => 19,
         Mutation::ResumesAfterTheft => 20,
         Mutation::ReadsWithoutLease | Mutation::EmptyAppendJoined => 22,

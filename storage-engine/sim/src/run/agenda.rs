@@ -76,6 +76,8 @@ pub(super) enum Act {
     Administer(usize),
     /// The control plane looks after a volume's snapshots.
     Snapshots(usize),
+    /// A volume's clones are made and used.
+    Clones(usize),
     /// The control plane looks whether a volume has grown.
     Grow(usize),
     /// Somebody asks for a command of the meta group.
@@ -97,6 +99,7 @@ impl Act {
                 | Self::Replace { .. }
                 | Self::Administer(_)
                 | Self::Snapshots(_)
+                | Self::Clones(_)
                 | Self::Grow(_)
                 | Self::Calm(_)
                 | Self::Propose

@@ -58,6 +58,7 @@ impl Run<'_> {
             self.end_users(volume);
         }
         self.end_snapshot_reads();
+        self.end_clone_users();
         for node in 0..self.scenario.nodes {
             if healed.contains(&node) {
                 self.heal_node(node);
@@ -238,6 +239,7 @@ impl Run<'_> {
         self.finish_replacements();
         self.finish_growth();
         self.finish_snapshots();
+        self.finish_clones();
         // What closed clients had asked for goes on in the gateways, and comes to an end.
         let operations = |run: &Self| -> Vec<usize> {
             let load = |node: &Node| node.core.as_ref().and_then(Core::load).unwrap_or_default();
@@ -281,6 +283,7 @@ impl Run<'_> {
             users.load.verify_all(&mut self.cluster, last);
             users.load.close(&mut self.cluster, last);
             self.read_snapshots(volume, node);
+            self.check_clones(volume);
         }
         self.heed();
     }
@@ -341,6 +344,9 @@ impl Run<'_> {
         self.await_all();
         let after = self.compare();
         self.compare_meta();
+        for volume in 0..self.users.len() {
+            self.check_clones(volume);
+        }
         assert_eq!(
             before, after,
             "[replay] what fresh cores made of the disks differs from what was there"

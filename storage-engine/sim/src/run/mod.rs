@@ -10,6 +10,7 @@
 
 mod agenda;
 mod bounds;
+mod clones;
 mod finish;
 mod growth;
 mod inject;
@@ -35,6 +36,7 @@ use crate::rows::RowCounts;
 use crate::scenario::{Kind, Scenario};
 
 use self::agenda::{Act, Agenda};
+use self::clones::Clones;
 use self::inject::Ambushes;
 use self::members::Replacement;
 use self::meta::Meta;
@@ -101,6 +103,8 @@ pub(crate) struct Run<'a> {
     replacements: Vec<Option<Replacement>>,
     snapshots: Vec<Snapshots>,
     meta: Meta,
+    /// Of the volumes that have any.
+    clones: Vec<Option<Clones>>,
     /// The volume that each open device is of.
     devices: BTreeMap<DeviceId, usize>,
     agenda: Agenda,
@@ -141,6 +145,7 @@ fn setup_of(scenario: &Scenario, mutant: Mutant) -> Setup {
     setup.limits.headers_kept_max = scenario.headers_kept_max;
     setup.limits.log_kept_max = scenario.log_kept_max;
     setup.limits.catch_up_rate = scenario.catch_up_mib_per_s << 20;
+    setup.limits.flatten_rate = scenario.flatten_kib_per_s << 10;
     let segments = scenario.disk_mib / scenario.segment_mib;
     setup.limits.space = SpaceSettings {
         window_segments_max: Some(scenario.window_segments_max).filter(|max| *max > 0),
@@ -177,6 +182,7 @@ impl<'a> Run<'a> {
             replacements: Vec::new(),
             snapshots: Vec::new(),
             meta: Meta::default(),
+            clones: Vec::new(),
             devices: BTreeMap::new(),
             agenda: Agenda::default(),
             cuts: BTreeMap::new(),
@@ -223,6 +229,7 @@ impl<'a> Run<'a> {
         for volume in 0..self.users.len() {
             self.begin_users(volume);
             self.begin_snapshots(volume);
+            self.begin_clones(volume);
         }
         self.agenda.plan(start, Act::CheckBounds);
         self.run_to(start + self.scenario.heal_at_us * MICROSECOND);
@@ -245,6 +252,9 @@ impl<'a> Run<'a> {
         self.users.push(Users::new(self.scenario, volume, spec));
         self.replacements.push(None);
         self.snapshots.push(Snapshots::default());
+        let clones = self.scenario.volumes[volume].clones;
+        self.clones
+            .push(clones.then(|| Clones::new(self.scenario.seed, volume)));
     }
 
     /// Lets everything happen up to `end`.
@@ -335,6 +345,7 @@ impl<'a> Run<'a> {
                 self.replace(volume, node, node);
             }
             Act::Snapshots(volume) => self.snapshots(volume),
+            Act::Clones(volume) => self.clones(volume),
             Act::Administer(volume) => self.administer(volume),
             Act::Grow(volume) => self.drive_growth(volume),
             Act::Calm(volume) => self.users[volume].calm(),

@@ -12,10 +12,12 @@ use cairn_core::event::{Command, CommandError, CommandId, CommandReply, DeviceId
 use cairn_core::map::View;
 use cairn_history::content::{self, SECTOR};
 use cairn_history::register::{Cut, OpId};
+use cairn_history::rng::Rng;
 
 use crate::cluster::{MILLISECOND, SECOND, read_bytes};
 
 use super::agenda::Act;
+use super::clones::Clones;
 use super::{Run, group_of};
 
 /// Snapshots of one volume at a time.
@@ -33,17 +35,26 @@ enum Wanted {
     Gone(SnapshotId),
 }
 
-struct Asked {
-    node: usize,
-    life: u64,
-    id: CommandId,
-    since: u64,
+pub(super) struct Asked {
+    pub(super) node: usize,
+    pub(super) life: u64,
+    pub(super) id: CommandId,
+    pub(super) since: u64,
 }
 
 /// A snapshot that was made.
-struct Kept {
-    id: SnapshotId,
-    cut: Cut,
+pub(super) struct Kept {
+    pub(super) id: SnapshotId,
+    pub(super) cut: Cut,
+}
+
+impl Kept {
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            id: self.id,
+            cut: self.cut.clone(),
+        }
+    }
 }
 
 struct Reading {
@@ -65,6 +76,24 @@ pub(super) struct Snapshots {
     asked: Option<Asked>,
     reading: Option<Reading>,
     refusal: String,
+}
+
+impl Snapshots {
+    /// Takes one that clones are to stand on: it is not deleted, nor read, until it comes back.
+    pub(super) fn pin(&mut self, rng: &mut Rng) -> Option<Kept> {
+        if self.kept.is_empty() {
+            return None;
+        }
+        let kept = self.kept.remove(rng.pick(self.kept.len()));
+        self.reading.take_if(|reading| reading.id == kept.id);
+        Some(kept)
+    }
+
+    /// Nothing stands on it any more.
+    pub(super) fn unpin(&mut self, kept: Kept) {
+        let place = self.kept.partition_point(|other| other.id < kept.id);
+        self.kept.insert(place, kept);
+    }
 }
 
 impl Run<'_> {
@@ -258,7 +287,9 @@ impl Run<'_> {
             panic!("[equal] node {node} does not list its snapshots: {answer:?}");
         };
         let found: Vec<SnapshotId> = found.iter().map(|snapshot| snapshot.id).collect();
-        let expected: Vec<SnapshotId> = state.kept.iter().map(|kept| kept.id).collect();
+        let pinned = self.clones[volume].as_ref().and_then(Clones::pinned);
+        let mut expected: Vec<SnapshotId> = state.kept.iter().map(|kept| kept.id).chain(pinned).collect();
+        expected.sort_unstable();
         assert_eq!(found, expected, "[equal] the snapshots of node {node}");
         for kept in &mut state.kept {
             let mut stamps = Vec::new();

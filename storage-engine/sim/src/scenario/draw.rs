@@ -48,6 +48,7 @@ impl Scenario {
             scrub_mib_per_s: *pick(rng, &[0, 0, 4, 64]),
             log_kept_max: *pick(more, &[20, 20, 100, 400, 65_536]),
             catch_up_mib_per_s: *pick(more, &[0, 1, 8, 64]),
+            flatten_kib_per_s: 0,
             window_segments_max: *pick(more, &[0, 2, 3, 8]),
             collects_always: more.chance(50),
             volumes,
@@ -67,6 +68,7 @@ impl Scenario {
         for volume in &mut scenario.volumes {
             volume.encrypted = own.chance(ENCRYPTED_PERCENT);
         }
+        add_clones(&mut scenario);
         scenario
     }
 }
@@ -126,6 +128,7 @@ fn draw_volumes(rng: &mut Rng, nodes: usize) -> Vec<VolumePlan> {
             zero_percent: *pick(rng, &[0, 4]),
             clients,
             snapshots: rng.chance(60),
+            clones: false,
             encrypted: false,
         }
     };
@@ -207,6 +210,23 @@ fn add_growth(scenario: &mut Scenario) {
         scenario.faults.push(Planned { at_us, fault });
     }
     scenario.faults.sort_by_key(|planned| planned.at_us);
+}
+
+/// Clones of volumes that have snapshots. A clone's replicas stay where its source's are, so that there are none where disks are
+/// replaced or lose what they hold, nor where disks are to be full. Drawn by itself as well.
+fn add_clones(scenario: &mut Scenario) {
+    let rng = &mut Rng::new(scenario.seed ^ 0xC10E_5EED);
+    scenario.flatten_kib_per_s = *pick(rng, &[0, 512, 512, 4_096]);
+    let is_spoilt = |planned: &Planned| {
+        let kind = planned.fault.kind();
+        kind == Kind::Replace || kind.is_damage()
+    };
+    if scenario.disk_mib < 256 || scenario.faults.iter().any(is_spoilt) {
+        return;
+    }
+    for volume in &mut scenario.volumes {
+        volume.clones = volume.snapshots && rng.chance(80);
+    }
 }
 
 /// Nodes that lose power in the middle of a checkpoint, or of moving blocks. Drawn by itself as well.

@@ -38,6 +38,9 @@ pub struct Scenario {
     /// How fast replicas receive states, where the log is too short for them; 0 for as fast as they come.
     #[serde(default)]
     pub catch_up_mib_per_s: u64,
+    /// How fast clones become whole; 0 for as fast as they can.
+    #[serde(default)]
+    pub flatten_kib_per_s: u64,
     /// Segments that the log may be in before a checkpoint is due; 0 for what follows from the size of the disk.
     #[serde(default)]
     pub window_segments_max: u32,
@@ -71,6 +74,9 @@ pub struct VolumePlan {
     /// Snapshots of it are made, read and deleted.
     #[serde(default)]
     pub snapshots: bool,
+    /// Clones of it are made and used.
+    #[serde(default)]
+    pub clones: bool,
     /// What its users write is ciphertext below their gateways.
     #[serde(default)]
     pub encrypted: bool,
