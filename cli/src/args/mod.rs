@@ -17,7 +17,7 @@ pub use snapshot::{
 };
 pub use values::{parse_engine, parse_size, parse_timeout};
 pub use volume::{
-    Ceiling, CreateArgs, DeleteArgs, DetachArgs, LimitArgs, LimitFlags, NameArgs, ResizeArgs, VolumeCommand,
+    Ceiling, CloneArgs, CreateArgs, DeleteArgs, DetachArgs, LimitArgs, LimitFlags, NameArgs, ResizeArgs, VolumeCommand,
 };
 
 use std::time::Duration;

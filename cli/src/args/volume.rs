@@ -18,6 +18,18 @@ pub enum VolumeCommand {
   cairn volume create scratch --size 1TiB --replicas 1
   cairn volume create secret --size 10GiB --encrypted")]
     Create(CreateArgs),
+    /// Make a volume that begins as a copy of another one, or of a snapshot of it, at once
+    ///
+    /// Nothing is copied to make it: it shares the blocks of its source, on the same disks, and both go their own ways from
+    /// there. In the background it gets blocks of its own, and then it is whole and needs its source no more. The source may be
+    /// written, and deleted, at any time; a clone of an encrypted volume is encrypted with the same data key, wrapped for itself.
+    /// Asking again for the same clone succeeds.
+    #[command(after_help = "Examples:
+  cairn volume clone data data-test                   of the volume as it is now
+  cairn volume clone data@nightly restored            of a snapshot
+  cairn volume clone data@nightly larger --size 20GiB
+  cairn volume clone data copy --wait                 until it is whole")]
+    Clone(CloneArgs),
     /// List all volumes
     #[command(after_help = "Examples:
   cairn volume list
@@ -102,6 +114,30 @@ pub struct CreateArgs {
     /// Return as soon as the cluster has accepted the volume
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// Arguments of `cairn volume clone`.
+#[derive(Args, Debug, Clone)]
+pub struct CloneArgs {
+    /// The volume, or VOLUME@SNAPSHOT
+    pub source: String,
+    /// What to call the clone: 1 to 253 of a-z, 0-9, '-', '.' and '_'
+    pub name: String,
+    /// Its capacity, if it is to be larger than its source: a multiple of 4KiB
+    #[arg(long, value_parser = parse_size)]
+    pub size: Option<ByteSize>,
+    /// What it may be asked for.
+    #[command(flatten)]
+    pub limits: LimitFlags,
+    /// The master key that wraps its data key, instead of the one that wraps its source's
+    #[arg(long, value_name = "NAME")]
+    pub key_name: Option<String>,
+    /// Return as soon as the cluster has accepted the clone
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Wait until it is whole, and needs its source no more
+    #[arg(long, conflicts_with = "no_wait")]
+    pub wait: bool,
 }
 
 /// What a volume may be asked for. What is not named stays as it is.

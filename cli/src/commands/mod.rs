@@ -75,6 +75,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
     let context = Context::new(&cli.global);
     match &cli.command {
         Command::Volume(VolumeCommand::Create(args)) => volume::create(&context, args).await,
+        Command::Volume(VolumeCommand::Clone(args)) => volume::clone(&context, args).await,
         Command::Volume(VolumeCommand::List) => volume::list(&context).await,
         Command::Volume(VolumeCommand::Show(args)) => volume::show(&context, &args.name).await,
         Command::Volume(VolumeCommand::Resize(args)) => volume::resize(&context, args).await,

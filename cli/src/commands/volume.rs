@@ -8,7 +8,7 @@ use tonic::Response;
 use super::Context;
 use cairn_api::units::ByteSize;
 
-use crate::args::{CreateArgs, DeleteArgs, DetachArgs, LimitArgs, LimitFlags, ResizeArgs};
+use crate::args::{CloneArgs, CreateArgs, DeleteArgs, DetachArgs, LimitArgs, LimitFlags, ResizeArgs};
 use crate::error::{CliError, Kind};
 use crate::progress::Waiting;
 use crate::views::{ClusterView, DeletedView, DetachedView, ExportListView, NodeNames, VolumeListView, VolumeView};
@@ -19,6 +19,8 @@ const POLL_PAUSE: Duration = Duration::from_millis(200);
 /// `cairn volume create`.
 pub(super) async fn create(context: &Context, args: &CreateArgs) -> Result<(), CliError> {
     let request = control::CreateVolumeRequest {
+        source_volume: String::new(),
+        source_snapshot: String::new(),
         name: args.name.clone(),
         size_bytes: args.size.0,
         replicas: args.replicas,
@@ -35,6 +37,65 @@ pub(super) async fn create(context: &Context, args: &CreateArgs) -> Result<(), C
     context
         .output
         .show(&VolumeView::new(&volume, &context.node_names().await))
+}
+
+/// `cairn volume clone`.
+pub(super) async fn clone(context: &Context, args: &CloneArgs) -> Result<(), CliError> {
+    let (source_volume, source_snapshot) = match args.source.split_once('@') {
+        Some((volume, snapshot)) if !volume.is_empty() && !snapshot.is_empty() => (volume, snapshot),
+        Some(_) => {
+            return Err(CliError::new(
+                Kind::Usage,
+                format!("'{}' names no volume and no snapshot", args.source),
+                "write VOLUME, or VOLUME@SNAPSHOT; `cairn snapshot list` shows the snapshots",
+            ));
+        }
+        None => (args.source.as_str(), ""),
+    };
+    let request = control::CreateVolumeRequest {
+        name: args.name.clone(),
+        size_bytes: args.size.map_or(0, |size| size.0),
+        replicas: 0,
+        limits: limits_of(&args.limits),
+        encrypted: false,
+        key_name: args.key_name.clone().unwrap_or_default(),
+        source_volume: source_volume.to_owned(),
+        source_snapshot: source_snapshot.to_owned(),
+    };
+    let mut volume = request_volume(context, &request).await?;
+    if !args.no_wait {
+        volume = wait_until_ready(context, volume).await?;
+    }
+    if args.wait {
+        volume = wait_until_whole(context, volume).await?;
+    }
+    context
+        .output
+        .show(&VolumeView::new(&volume, &context.node_names().await))
+}
+
+/// Waits until a clone needs its source no more.
+async fn wait_until_whole(context: &Context, volume: control::Volume) -> Result<control::Volume, CliError> {
+    let mut volume = volume;
+    let waiting = Waiting::start();
+    while let Some(origin) = volume.origin.clone().filter(|origin| !origin.whole) {
+        let (filled, size) = (ByteSize(origin.filled_bytes), ByteSize(origin.size_bytes));
+        let missing = format!("{filled} of {size} are its own");
+        waiting.say(format!("volume {}: {missing}", volume.name));
+        if context.engines.is_over() {
+            return Err(context.engines.too_late(
+                &format!("volume '{}' is ready but not whole", volume.name),
+                &missing,
+                "look at `cairn volume show`; the same command goes on waiting",
+            ));
+        }
+        tokio::time::sleep(POLL_PAUSE).await;
+        match get(context, &volume.name).await {
+            Err(_) if context.engines.is_over() => {}
+            look => volume = look?,
+        }
+    }
+    Ok(volume)
 }
 
 /// Asks for a volume; succeeds if it is there already.

@@ -53,6 +53,42 @@ pub struct VolumeView {
     pub joining: Vec<ReplicaView>,
     /// How it is encrypted, if it is.
     pub encryption: Option<EncryptionView>,
+    /// What it was made of, if it is a clone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginView>,
+}
+
+/// What a clone was made of.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+pub struct OriginView {
+    /// `VOLUME` or `VOLUME@SNAPSHOT`, as it was called then.
+    pub name: String,
+    /// Whether it needs that no more.
+    pub whole: bool,
+    /// So much of it was its source's.
+    pub size_bytes: u64,
+    /// How much of that is its own by now; absent while no leader answers.
+    pub filled_bytes: Option<u64>,
+}
+
+impl OriginView {
+    fn new(origin: &control::VolumeOrigin, has_leader: bool) -> Self {
+        Self {
+            name: origin.name.clone(),
+            whole: origin.whole,
+            size_bytes: origin.size_bytes,
+            filled_bytes: (origin.whole || has_leader).then_some(origin.filled_bytes),
+        }
+    }
+
+    /// How far it is on its own.
+    fn progress(&self) -> String {
+        match self.filled_bytes {
+            _ if self.whole => "whole".to_owned(),
+            Some(filled) => format!("{} % its own", percent(filled, self.size_bytes)),
+            None => "not whole".to_owned(),
+        }
+    }
 }
 
 /// What a volume may be asked for.
@@ -185,6 +221,10 @@ impl VolumeView {
                 .map(|replica| ReplicaView::new(replica, leader, names))
                 .collect(),
             encryption: volume.encryption.as_ref().map(EncryptionView::new),
+            origin: volume
+                .origin
+                .as_ref()
+                .map(|origin| OriginView::new(origin, leader.is_some())),
         }
     }
 
@@ -295,6 +335,9 @@ impl View for VolumeView {
                 },
             ),
         ];
+        if let Some(origin) = &self.origin {
+            pairs.push(("Clone of", format!("{}, {}", origin.name, origin.progress())));
+        }
         if let Some(encryption) = &self.encryption {
             pairs.push(("Encryption", encryption.cipher.clone()));
             pairs.push(("Master key", encryption.master()));
@@ -356,6 +399,15 @@ impl View for VolumeListView {
             Column::Words("LIMITS"),
         ];
         let mut rows: Vec<Vec<String>> = self.volumes.iter().map(VolumeView::row).collect();
+        // Where there are no clones nobody looks for them.
+        if self.volumes.iter().any(|volume| volume.origin.is_some()) {
+            columns.push(Column::Words("CLONE OF"));
+            for (row, volume) in rows.iter_mut().zip(&self.volumes) {
+                let origin = volume.origin.as_ref();
+                let words = origin.map(|origin| format!("{}, {}", origin.name, origin.progress()));
+                row.push(or_nothing(words.as_deref()));
+            }
+        }
         // Where nothing is encrypted nobody looks for it.
         if self.volumes.iter().any(|volume| volume.encryption.is_some()) {
             columns.push(Column::Words("MASTER KEY"));

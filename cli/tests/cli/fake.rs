@@ -253,7 +253,24 @@ impl Control for Service {
 
     async fn create_volume(&self, request: Request<CreateVolumeRequest>) -> Answer<Volume> {
         let mut state = self.enter()?;
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        let mut origin = None;
+        if !request.source_volume.is_empty() {
+            let source = state.volume(&request.source_volume)?;
+            if request.size_bytes == 0 {
+                request.size_bytes = source.size_bytes;
+            }
+            request.replicas = 3;
+            origin = Some(VolumeOrigin {
+                name: match request.source_snapshot.as_str() {
+                    "" => request.source_volume.clone(),
+                    snapshot => format!("{}@{snapshot}", request.source_volume),
+                },
+                whole: false,
+                size_bytes: source.size_bytes,
+                filled_bytes: source.size_bytes / 4,
+            });
+        }
         if let Some(volume) = state.volumes.get(&request.name) {
             if volume.size_bytes == request.size_bytes {
                 return Ok(Response::new(volume.clone()));
@@ -265,6 +282,7 @@ impl Control for Service {
         }
         let mut volume = crate::engines::volume(&request.name, request.size_bytes, request.replicas);
         volume.limits = request.limits;
+        volume.origin = origin;
         volume.encryption = request.encrypted.then(|| VolumeEncryption {
             cipher: "aes-256-xts".to_owned(),
             service: "file".to_owned(),
@@ -461,6 +479,10 @@ impl Control for Service {
     }
 
     async fn report_snapshot(&self, _: Request<ReportSnapshotRequest>) -> Answer<ReportSnapshotReply> {
+        Err(Status::unimplemented("no engine asks a fake"))
+    }
+
+    async fn report_whole(&self, _: Request<ReportWholeRequest>) -> Answer<ReportWholeReply> {
         Err(Status::unimplemented("no engine asks a fake"))
     }
 

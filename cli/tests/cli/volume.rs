@@ -51,6 +51,48 @@ fn create_again_succeeds_and_with_another_size_is_a_conflict() {
 }
 
 #[test]
+fn a_clone_has_its_sources_size_says_how_far_it_is_on_its_own_and_is_waited_for() {
+    let fake = member();
+    let volume = |rest: &str| run(&format!("--engine {} --timeout 700ms volume {rest}", fake.address));
+    volume("create data --size 8GiB").ok();
+    let text = volume("clone data@nightly copy").ok();
+    assert!(text.contains("Size:         8 GiB\n"), "{text}");
+    assert!(text.contains("Clone of:     data@nightly, 25 % its own\n"), "{text}");
+    volume("clone data@nightly copy").ok();
+    let list = volume("list").ok();
+    assert!(
+        list.contains("CLONE OF") && list.contains("data@nightly, 25 % its own"),
+        "{list}"
+    );
+    let ran = volume("clone data@nightly copy --wait");
+    assert_eq!(ran.code, 5);
+    assert!(
+        ran.stderr
+            .contains("is ready but not whole within 700ms: 2 GiB of 8 GiB are its own"),
+        "{}",
+        ran.stderr
+    );
+    if let Some(origin) = &mut fake.state().volumes.get_mut("copy").unwrap().origin {
+        origin.whole = true;
+    }
+    let json = volume("clone data@nightly copy --wait -o json").ok();
+    let shown: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(shown["origin"]["whole"], true);
+    assert!(volume("show copy").ok().contains("Clone of:     data@nightly, whole\n"));
+    let larger = volume("clone data larger --size 9GiB").ok();
+    assert!(
+        larger.contains("Size:         9 GiB\n") && larger.contains("Clone of:     data, 2"),
+        "{larger}"
+    );
+    for (source, words) in [("data@", "'data@' names no volume"), ("@s", "'@s' names no volume")] {
+        let ran = volume(&format!("clone {source} other"));
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    }
+    assert_eq!(volume("clone nothing other").code, 3);
+}
+
+#[test]
 fn create_that_is_not_ready_in_time_says_what_is_missing() {
     let fake = member();
     fake.state().looks_until_ready = u32::MAX;

@@ -16,6 +16,8 @@ fn write_keys(bench: &Bench, versions: u32) {
 
 async fn create(bench: &Bench, number: usize, name: &str, key_name: &str) -> Result<api::Volume, Status> {
     let request = api::CreateVolumeRequest {
+        source_volume: String::new(),
+        source_snapshot: String::new(),
         name: name.to_owned(),
         size_bytes: 1 << 20,
         replicas: 3,

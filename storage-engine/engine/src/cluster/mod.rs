@@ -3,6 +3,7 @@
 //! gateways hear of that ([`tell`]), and how replicas are succeeded by others ([`replace`],
 //! [`succeed`]).
 
+mod clones;
 mod expand;
 pub mod init;
 pub mod join;

@@ -15,7 +15,7 @@ use tonic::Request;
 
 use super::peers::PeerBook;
 use super::succeed::{self, Present};
-use super::{expand, init, replace, snapshots, tell, watch};
+use super::{clones, expand, init, replace, snapshots, tell, watch};
 use crate::control::{self, convert, route, survey};
 use crate::disks::ask;
 use crate::engine::Engine;
@@ -59,6 +59,7 @@ pub async fn run(engine: Arc<Engine>) {
         watch::run::<replace::Driver>(Arc::clone(&engine)),
         watch::run::<expand::Driver>(Arc::clone(&engine)),
         watch::run::<snapshots::Driver>(Arc::clone(&engine)),
+        watch::run::<clones::Driver>(Arc::clone(&engine)),
         watch::run::<tell::Teller>(Arc::clone(&engine))
     );
 }
@@ -261,7 +262,7 @@ impl Task {
 
     /// No frontend keeps a volume that is being deleted, wherever its connection is.
     fn close_deleted(&self, engine: &Engine, view: &Catalogue) {
-        for volume in view.volumes.values().filter(|volume| volume.deleting) {
+        for volume in view.volumes.values().filter(|volume| volume.deleting || volume.hidden) {
             engine.forget_gateway(volume.group);
             for (_, thread) in engine.disks.serving() {
                 thread.close_streams_of(volume.group);

@@ -26,13 +26,14 @@ const CONTROL_LISTEN: &str = "127.0.0.1:7400";
 const DATA_LISTEN: &str = "127.0.0.1:7401";
 const MEMORY: &str = "64MiB";
 const SCRUB_RATE: &str = "8MiB";
+const FLATTEN_RATE: &str = "32MiB";
 /// Above which part of its capacity a disk is filling up, unless set.
 const WARNING_PERCENT: u8 = 80;
 /// Above which part of its capacity a disk is nearly full, unless set.
 const ALARM_PERCENT: u8 = 90;
 /// The slowest pace of scrubbing that is worth the name, and more than any disk gives, in bytes a second.
-const SCRUB_RATE_MIN: u64 = 64 << 10;
-const SCRUB_RATE_MAX: u64 = 4 << 30;
+const RATE_MIN: u64 = 64 << 10;
+const RATE_MAX: u64 = 4 << 30;
 const LEVEL: &str = "info";
 const CONNECTIONS: usize = 1024;
 
@@ -205,6 +206,17 @@ fn size(key: &'static str, text: &str) -> Result<ByteSize, ConfigError> {
         .map_err(|error: cairn_api::units::ParseSizeError| invalid(key, text, error.to_string()))
 }
 
+/// So much a second; 0 stands for something else.
+fn rate(key: &'static str, text: &str, zero: &str) -> Result<ByteSize, ConfigError> {
+    let rate = size(key, text)?;
+    if rate.0 == 0 || (RATE_MIN..=RATE_MAX).contains(&rate.0) {
+        return Ok(rate);
+    }
+    let (min, max) = (ByteSize(RATE_MIN), ByteSize(RATE_MAX));
+    let rule = format!("it must be {min} to {max} a second, or 0 {zero}");
+    Err(invalid(key, text, rule))
+}
+
 fn disk(file: FileDisk) -> Result<DiskConfig, ConfigError> {
     let text = file.memory.as_deref().unwrap_or(MEMORY);
     let memory = size("disk.memory", text)?;
@@ -217,15 +229,10 @@ fn disk(file: FileDisk) -> Result<DiskConfig, ConfigError> {
         return Err(invalid("disk.memory", text, rule));
     }
     let text = file.scrub_rate.as_deref().unwrap_or(SCRUB_RATE);
-    let scrub_rate = size("disk.scrub_rate", text)?;
-    if scrub_rate.0 > 0 && !(SCRUB_RATE_MIN..=SCRUB_RATE_MAX).contains(&scrub_rate.0) {
-        let rule = format!(
-            "it must be {} to {} a second, or 0 to read the disk through only when that is asked for",
-            ByteSize(SCRUB_RATE_MIN),
-            ByteSize(SCRUB_RATE_MAX)
-        );
-        return Err(invalid("disk.scrub_rate", text, rule));
-    }
+    let zero = "to read the disk through only when that is asked for";
+    let scrub_rate = rate("disk.scrub_rate", text, zero)?;
+    let text = file.flatten_rate.as_deref().unwrap_or(FLATTEN_RATE);
+    let flatten_rate = rate("disk.flatten_rate", text, "for as fast as it can be")?;
     let thresholds = Thresholds {
         warning: file.warning_percent.unwrap_or(WARNING_PERCENT),
         alarm: file.alarm_percent.unwrap_or(ALARM_PERCENT),
@@ -240,6 +247,7 @@ fn disk(file: FileDisk) -> Result<DiskConfig, ConfigError> {
         path: file.path,
         memory,
         scrub_rate,
+        flatten_rate,
         thresholds,
     })
 }
@@ -369,6 +377,10 @@ mod tests {
             (format!("{LEAST}memory = \"lots\"\n"), ["disk.memory", "lots"]),
             (format!("{LEAST}scrub_rate = \"1KiB\"\n"), ["disk.scrub_rate", "64 KiB"]),
             (format!("{LEAST}scrub_rate = \"fast\"\n"), ["disk.scrub_rate", "fast"]),
+            (
+                format!("{LEAST}flatten_rate = \"1KiB\"\n"),
+                ["disk.flatten_rate", "64 KiB"],
+            ),
             (
                 format!("{LEAST}warning_percent = 95\n"),
                 ["disk.warning_percent", "95 and 90"],

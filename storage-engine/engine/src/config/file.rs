@@ -113,6 +113,8 @@ pub struct FileDisk {
     pub memory: Option<String>,
     /// How fast the disk is read through for damage, a second; `8MiB` if absent, `0` for only when that is asked for.
     pub scrub_rate: Option<String>,
+    /// How fast clones copy what they still read from their sources, a second; `32MiB` if absent, `0` for as fast as they can.
+    pub flatten_rate: Option<String>,
     /// From which part of its capacity on it is said to be filling up, in percent; 80 if absent.
     pub warning_percent: Option<u8>,
     /// From which part of its capacity on it is said to be nearly full, in percent; 90 if absent.

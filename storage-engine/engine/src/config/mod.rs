@@ -109,6 +109,8 @@ pub struct DiskConfig {
     pub memory: ByteSize,
     /// How fast it is read through for damage, a second; 0 for only when that is asked for.
     pub scrub_rate: ByteSize,
+    /// How fast clones that are led on it copy what they still read from their sources, a second; 0 for as fast as they can.
+    pub flatten_rate: ByteSize,
     /// When to tell that it is filling up.
     pub thresholds: Thresholds,
 }

@@ -22,7 +22,7 @@ pub(super) async fn status(engine: &Arc<Engine>) -> Result<api::ClusterStatus, S
         let mut told = infos.map(|info| &info.meta_leader).filter(|name| !name.is_empty());
         told.next().cloned()
     });
-    let volumes = catalogue.volumes.values();
+    let volumes = catalogue.visible_volumes();
     Ok(api::ClusterStatus {
         cluster_id: engine.cluster().map(|cluster| cluster.to_string()).unwrap_or_default(),
         cluster_name: cluster.map(|cluster| cluster.name.clone()).unwrap_or_default(),

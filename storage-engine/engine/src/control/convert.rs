@@ -121,6 +121,12 @@ pub fn volume(volume: &VolumeRecord) -> api::Volume {
         revision: 0,
         limits: Some(limits_message(&volume.limits)),
         encryption: volume.encryption.as_ref().map(encryption),
+        origin: volume.origin.as_ref().map(|origin| api::VolumeOrigin {
+            name: origin.name.clone(),
+            whole: origin.is_whole(),
+            size_bytes: origin.size_bytes,
+            filled_bytes: if origin.is_whole() { origin.size_bytes } else { 0 },
+        }),
     }
 }
 
@@ -164,7 +170,7 @@ pub fn catalogue(catalogue: &Catalogue) -> api::Catalogue {
             .values()
             .map(|node| node_spec(node, catalogue.is_meta_member(node.id)))
             .collect(),
-        volumes: catalogue.volumes.values().map(volume).collect(),
+        volumes: catalogue.visible_volumes().map(volume).collect(),
         record: Vec::new(),
     }
 }
@@ -251,6 +257,8 @@ pub fn replica_status(status: &GroupStatus) -> api::ReplicaStatus {
         snapshot_bytes: bytes(status.space.snapshots + status.space.merging),
         snapshots: status.snapshots as u64,
         snapshot_space: Vec::new(),
+        has_base: status.base.is_some(),
+        filled_bytes: bytes(status.filled_blocks),
         leader_replica_id: status.leader.map_or(0, ReplicaId::get),
         members_revision: status.settled.get(),
         size_bytes: status.size_blocks.saturating_mul(cairn_api::units::BLOCK_BYTES),

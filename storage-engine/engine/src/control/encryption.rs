@@ -68,16 +68,53 @@ pub(super) async fn create_record(
         places: places.to_vec(),
         limits: convert::limits(request.limits.as_ref()),
         encryption,
+        source: None,
     };
     let Wanted::Encrypted(key_name) = wanted(request)? else {
         return volume_of(&engine.meta.execute(&command(None)).await?);
     };
+    create_encrypted(engine, KeyOf::Fresh(key_name), command).await
+}
+
+/// On the meta leader: commits the creation of a clone, with its source's data key wrapped anew if that is encrypted.
+pub(super) async fn create_clone(
+    engine: &Arc<Engine>,
+    source: &VolumeRecord,
+    key_name: &str,
+    command: impl Fn(Option<PlannedEncryption>) -> Command,
+) -> Result<GroupId, Status> {
+    let Some(key) = &source.encryption else {
+        return volume_of(&engine.meta.execute(&command(None)).await?);
+    };
+    let key_name = check_key_name(Some(key_name).filter(|name| !name.is_empty()))?;
+    let of = owner(&engine.meta.view(), source.group)?;
+    create_encrypted(engine, KeyOf::Source(of, key, key_name), command).await
+}
+
+/// The data key of a new volume, and the master key that wraps it.
+enum KeyOf<'a> {
+    /// Its own.
+    Fresh(Option<&'a str>),
+    /// That of its source.
+    Source(Owner, &'a WrappedKey, Option<&'a str>),
+}
+
+/// Commits the creation of an encrypted volume, whose key is wrapped for the number that the volume will get.
+async fn create_encrypted(
+    engine: &Arc<Engine>,
+    of: KeyOf<'_>,
+    command: impl Fn(Option<PlannedEncryption>) -> Command,
+) -> Result<GroupId, Status> {
     let _turn = engine.encrypting.lock().await;
     for _ in 0..RACES_MAX {
         let catalogue = engine.meta.barrier().await?;
         let next = |catalogue: &Catalogue| catalogue.cluster.as_ref().map(|cluster| cluster.next_group);
         let number = next(&catalogue).unwrap_or_default();
-        let key = engine.keys.create(owner(&catalogue, number)?, key_name).await?;
+        let own = owner(&catalogue, number)?;
+        let key = match of {
+            KeyOf::Fresh(key_name) => engine.keys.create(own, key_name).await?,
+            KeyOf::Source(source, key, key_name) => engine.keys.share((source, key), own, key_name).await?,
+        };
         let planned = PlannedEncryption { volume: number, key };
         match engine.meta.execute(&command(Some(planned))).await {
             // Another volume has got the number: the key that was wrapped for it is nobody's, and is forgotten.
@@ -86,8 +123,7 @@ pub(super) async fn create_record(
         }
     }
     Err(Status::aborted(format!(
-        "volume '{}' was not created: {RACES_MAX} others were at the same time; ask again",
-        request.name
+        "the volume was not created: {RACES_MAX} others were at the same time; ask again"
     )))
 }
 

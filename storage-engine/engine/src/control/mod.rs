@@ -2,6 +2,7 @@
 //! meta group's leader ([`route`]).
 
 pub mod channels;
+pub mod clones;
 mod cluster;
 pub mod convert;
 mod diff;
@@ -211,6 +212,10 @@ impl Control for ControlService {
 
     async fn report_snapshot(&self, request: Request<api::ReportSnapshotRequest>) -> Reply<api::ReportSnapshotReply> {
         snapshots::report(&self.engine, request).await
+    }
+
+    async fn report_whole(&self, request: Request<api::ReportWholeRequest>) -> Reply<api::ReportWholeReply> {
+        clones::report(&self.engine, request).await
     }
 
     async fn replace_disk(&self, request: Request<api::ReplaceDiskRequest>) -> Reply<api::Replacement> {

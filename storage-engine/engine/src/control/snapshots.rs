@@ -78,7 +78,7 @@ pub(super) async fn list(engine: &Arc<Engine>, volume: &str) -> Result<Vec<api::
     Ok(wanted
         .flat_map(|volume| {
             let space = space_of(volume, &survey);
-            let snapshots = catalogue.snapshots_of(volume.group);
+            let snapshots = catalogue.snapshots_of(volume.group).filter(|snapshot| !snapshot.hidden);
             snapshots
                 .map(|snapshot| describe(volume, snapshot, &space))
                 .collect::<Vec<_>>()
@@ -105,7 +105,16 @@ pub(super) async fn delete(engine: &Arc<Engine>, request: api::DeleteSnapshotReq
     let command = Command::Snapshot(SnapshotCommand::Delete { group, snapshot });
     engine.meta.execute(&command).await?;
     let deadline = Instant::now() + PATIENCE;
-    while engine.meta.view().snapshots.contains_key(&key) && Instant::now() < deadline {
+    // One that clones need is hidden, and goes when they are whole.
+    let is_there = || {
+        engine
+            .meta
+            .view()
+            .snapshots
+            .get(&key)
+            .is_some_and(|snapshot| !snapshot.hidden)
+    };
+    while is_there() && Instant::now() < deadline {
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())

@@ -240,6 +240,9 @@ pub fn describe(catalogue: &Catalogue, volume: &VolumeRecord, survey: &Survey) -
     if let Some((member, status)) = &leader {
         message.leader = catalogue.node_name(member.node);
         message.served_bytes = status.size_bytes;
+        if let Some(origin) = message.origin.as_mut().filter(|origin| !origin.whole) {
+            origin.filled_bytes = status.filled_bytes.min(origin.size_bytes);
+        }
         message.attached_to = status
             .holder
             .parse()

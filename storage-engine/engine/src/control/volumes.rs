@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_api::control as api;
+use cairn_api::ids::GroupId;
 use cairn_core::event::{Command as CoreCommand, CommandError};
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::survey::{self, Survey};
-use super::{convert, encryption, route};
+use super::{clones, convert, encryption, route};
 use crate::disks::{AskError, ask};
 use crate::engine::Engine;
+use crate::meta::clone::check_same;
 use crate::meta::decide::{check_limits, check_volume, existing_volume};
 use crate::meta::encryption::check_wanted;
 use crate::meta::group::MetaError;
@@ -27,32 +29,19 @@ const DETACH_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-fn refuse(refusal: crate::meta::Refusal) -> Status {
+pub(super) fn refuse(refusal: crate::meta::Refusal) -> Status {
     MetaError::from(refusal).into()
 }
 
 /// On the meta leader: places, commits, and waits until the volume serves.
 pub(super) async fn create(engine: &Arc<Engine>, request: api::CreateVolumeRequest) -> Result<api::Volume, Status> {
-    let replicas = usize::try_from(request.replicas).unwrap_or(usize::MAX);
-    check_volume(&request.name, request.size_bytes, replicas).map_err(refuse)?;
-    let limits = convert::limits(request.limits.as_ref());
-    check_limits(&limits).map_err(refuse)?;
-    let wanted = encryption::wanted(&request)?;
-    let catalogue = engine.meta.barrier().await?;
-    let existing = existing_volume(&catalogue, &request.name, request.size_bytes, replicas, limits);
-    let group = match existing.map_err(refuse)? {
-        Some(group) => {
-            if let Some(volume) = catalogue.volumes.get(&group) {
-                check_wanted(volume, wanted).map_err(refuse)?;
-            }
-            group
-        }
-        None => {
-            let reports = reports(engine, &catalogue).await;
-            let places = place(&catalogue, &reports, replicas)
-                .map_err(|error| Status::failed_precondition(error.to_string()))?;
-            encryption::create_record(engine, &request, &places).await?
-        }
+    let group = if !request.source_volume.is_empty() {
+        clones::create_record(engine, &request).await?
+    } else if request.source_snapshot.is_empty() {
+        create_record(engine, &request).await?
+    } else {
+        let reason = "source_snapshot is a snapshot of source_volume, which is missing";
+        return Err(Status::invalid_argument(reason));
     };
     engine.wake.notify_one();
     let deadline = Instant::now() + CREATE_PATIENCE;
@@ -64,12 +53,35 @@ pub(super) async fn create(engine: &Arc<Engine>, request: api::CreateVolumeReque
             .ok_or_else(|| Status::not_found("the volume was deleted meanwhile"))?;
         let survey = survey::survey(engine, &view, Some(volume)).await;
         let message = survey::describe(&view, volume, &survey);
-        let serves = volume.phase() == VolumePhase::Ready && !message.leader.is_empty();
+        let serves =
+            volume.phase() == VolumePhase::Ready && !message.leader.is_empty() && clones::is_there(&view, volume);
         if serves || volume.deleting || Instant::now() >= deadline {
             return Ok(message);
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// The number of the volume that was asked for: of a new one, or of one that is the same.
+async fn create_record(engine: &Arc<Engine>, request: &api::CreateVolumeRequest) -> Result<GroupId, Status> {
+    let replicas = usize::try_from(request.replicas).unwrap_or(usize::MAX);
+    check_volume(&request.name, request.size_bytes, replicas).map_err(refuse)?;
+    let limits = convert::limits(request.limits.as_ref());
+    check_limits(&limits).map_err(refuse)?;
+    let wanted = encryption::wanted(request)?;
+    let catalogue = engine.meta.barrier().await?;
+    let existing = existing_volume(&catalogue, &request.name, request.size_bytes, replicas, limits);
+    if let Some(group) = existing.map_err(refuse)? {
+        if let Some(volume) = catalogue.volumes.get(&group) {
+            check_wanted(volume, wanted).map_err(refuse)?;
+            check_same(volume, None).map_err(refuse)?;
+        }
+        return Ok(group);
+    }
+    let reports = reports(engine, &catalogue).await;
+    let places =
+        place(&catalogue, &reports, replicas).map_err(|error| Status::failed_precondition(error.to_string()))?;
+    encryption::create_record(engine, request, &places).await
 }
 
 /// What every engine says of its disks, in the catalogue's order.
@@ -113,8 +125,7 @@ pub(super) async fn list(engine: &Arc<Engine>) -> Result<Vec<api::Volume>, Statu
     let catalogue = route::catalogue_soon(engine).await?;
     let survey = survey::survey(engine, &catalogue, None).await;
     Ok(catalogue
-        .volumes
-        .values()
+        .visible_volumes()
         .map(|volume| survey::describe(&catalogue, volume, &survey))
         .collect())
 }
@@ -152,7 +163,13 @@ pub(super) async fn delete(engine: &Arc<Engine>, request: api::DeleteVolumeReque
         engine.wake.notify_one();
     }
     let deadline = Instant::now() + DELETE_PATIENCE;
-    while engine.meta.view().volumes.contains_key(&volume.group) && Instant::now() < deadline {
+    let is_there = |group| {
+        let view = engine.meta.view();
+        view.volumes
+            .get(&group)
+            .is_some_and(|volume| !volume.hidden || volume.deleting)
+    };
+    while is_there(volume.group) && Instant::now() < deadline {
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())

@@ -99,6 +99,7 @@ impl DiskBackend for Reactors {
                     bytes_per_s: config.scrub_rate.0,
                     ..ScrubSettings::default()
                 },
+                flatten_rate: config.flatten_rate.0,
                 ..Limits::default()
             },
         });

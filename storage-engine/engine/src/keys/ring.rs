@@ -158,6 +158,24 @@ impl Keyring {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Wraps a volume's key for another volume, a clone of it: they share blocks, so they share the data key. Under `key_name`, or
+    /// the master key that it has. Each wrapping is of use in its own record only, and is rewrapped and erased by itself.
+    pub async fn share(
+        &self,
+        (of, wrapped): (Owner, &WrappedKey),
+        owner: Owner,
+        key_name: Option<&str>,
+    ) -> Result<WrappedKey, KeyError> {
+        refuse_erased(wrapped)?;
+        let service = self.preferred()?;
+        let key = self.data_key(of, wrapped).await?;
+        let envelope = Envelope::new(owner, &key);
+        let shared = service
+            .wrap(key_name.unwrap_or(&wrapped.key_name), envelope.expose())
+            .await;
+        self.counted(shared)
+    }
+
     /// Wraps a volume's key under the current version of `key_name`, or of the master key that it has, by the service that
     /// wraps now. What comes out is unwrapped and compared first: once it is committed the old wrapping is gone.
     pub async fn rewrap(

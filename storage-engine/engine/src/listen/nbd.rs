@@ -303,7 +303,7 @@ impl Lookups<'_> {
         let Ok(catalogue) = route::catalogue_soon(self.engine).await else {
             return Vec::new();
         };
-        let volumes = catalogue.volumes.values().filter(|volume| !volume.deleting);
+        let volumes = catalogue.visible_volumes().filter(|volume| !volume.deleting);
         let mut exports = Vec::new();
         for volume in volumes {
             exports.push(ListedExport {
@@ -311,7 +311,7 @@ impl Lookups<'_> {
                 description: describe(volume),
             });
             let snapshots = catalogue.snapshots_of(volume.group);
-            let ready = snapshots.filter(|snapshot| snapshot.phase == SnapshotPhase::Ready);
+            let ready = snapshots.filter(|snapshot| snapshot.phase == SnapshotPhase::Ready && !snapshot.hidden);
             exports.extend(ready.map(|snapshot| ListedExport {
                 name: format!("{}{SNAPSHOT_MARK}{}", volume.name, snapshot.name),
                 description: describe_snapshot(snapshot),

@@ -7,6 +7,7 @@ use cairn_api::limits::VolumeLimits;
 use cairn_api::units::BLOCK_BYTES;
 use cairn_core::event::{Command, GroupSpec, Member};
 
+use super::clone::Origin;
 use super::encryption::WrappedKey;
 use super::snapshot::SnapshotRecord;
 use super::succession::{Replacement, Succession, Swap};
@@ -95,7 +96,7 @@ pub struct ReplicaRecord {
 pub struct VolumeRecord {
     /// Its number.
     pub group: GroupId,
-    /// Its name, unique among the volumes that are not being deleted.
+    /// Its name, unique among the volumes that are neither hidden nor being deleted.
     pub name: String,
     /// Its capacity in bytes; whole blocks.
     pub size_bytes: u64,
@@ -111,6 +112,10 @@ pub struct VolumeRecord {
     pub succession: Succession,
     /// Its wrapped data key, if it is encrypted.
     pub encryption: Option<WrappedKey>,
+    /// What it was made of, if it is a clone.
+    pub origin: Option<Origin>,
+    /// Deleted, but for clones that still read from it: its name is free, and it goes when they are whole.
+    pub hidden: bool,
 }
 
 /// Where a volume is in its life.
@@ -150,7 +155,7 @@ impl VolumeRecord {
     /// The Raft group as it was created, which is how every replica of it is made.
     pub fn spec(&self) -> GroupSpec {
         GroupSpec {
-            base: None,
+            base: self.origin.as_ref().map(Origin::base),
             group: self.group,
             size_blocks: self.created_bytes / BLOCK_BYTES,
             members: self.succession.founders(&self.members()),
@@ -174,7 +179,6 @@ impl VolumeRecord {
     /// The Raft group with its present members, which is whom a gateway asks.
     pub fn present_spec(&self) -> GroupSpec {
         GroupSpec {
-            base: None,
             members: self.members(),
             ..self.spec()
         }
@@ -218,13 +222,21 @@ impl Cluster {
 impl Catalogue {
     /// The volume of that name; one that is being deleted only if there is no other.
     pub fn volume_by_name(&self, name: &str) -> Option<&VolumeRecord> {
-        let mut named = self.volumes.values().filter(|volume| volume.name == name);
+        let mut named = self
+            .volumes
+            .values()
+            .filter(|volume| volume.name == name && !volume.hidden);
         let first = named.next()?;
         Some(if first.deleting {
             named.find(|volume| !volume.deleting).unwrap_or(first)
         } else {
             first
         })
+    }
+
+    /// The volumes that people see: all but those that are deleted and stay for clones.
+    pub fn visible_volumes(&self) -> impl Iterator<Item = &VolumeRecord> {
+        self.volumes.values().filter(|volume| !volume.hidden || volume.deleting)
     }
 
     /// The node of that name.

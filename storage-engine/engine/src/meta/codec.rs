@@ -9,6 +9,7 @@ use cairn_core::event::Member;
 use prost::Message;
 
 use super::catalogue::{Catalogue, Cluster, DiskRecord, NodeRecord, ReplicaRecord, VolumeRecord};
+use super::clone::{Origin, Source};
 use super::decide::{Command, LimitChange};
 use super::encryption::{PlannedEncryption, ServiceKind, WrappedKey};
 use super::succession::{Replacement, Step, Succession, Swap};
@@ -85,13 +86,16 @@ fn command_to_wire(command: Command) -> wire::command::Kind {
             places,
             limits,
             encryption,
+            source,
         } => Kind::CreateVolume(wire::CreateVolume {
+            source: source.as_ref().map(source_to_wire),
             limits: limits_to_wire(limits),
             name,
             size_bytes,
             places: places.into_iter().map(place_to_wire).collect(),
             encryption: encryption.map(planned_to_wire),
         }),
+        Command::ReportWhole { group, index } => Kind::ReportWhole(whole_to_wire(group, index)),
         Command::RewrapVolume { group, replaces, key } => Kind::RewrapVolume(wire::RewrapVolume {
             group: group.get(),
             replaces,
@@ -101,11 +105,7 @@ fn command_to_wire(command: Command) -> wire::command::Kind {
             group,
             replica,
             dropped,
-        } => Kind::ReportReplica(wire::ReportReplica {
-            group: group.get(),
-            replica: replica.get(),
-            dropped,
-        }),
+        } => Kind::ReportReplica(report_to_wire(group, replica, dropped)),
         Command::LimitVolume { group, change } => Kind::LimitVolume(limit_to_wire(group, change)),
         Command::ResizeVolume { group, size_bytes } => Kind::ResizeVolume(wire::ResizeVolume {
             group: group.get(),
@@ -148,14 +148,10 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
         Kind::RegisterNode(register) => {
             Command::RegisterNode(node_from_wire(register.node.ok_or(CodecError::Field("node"))?)?)
         }
-        Kind::CreateVolume(create) => Command::CreateVolume {
-            name: create.name,
-            size_bytes: create.size_bytes,
-            limits: limits_from_wire(create.limits),
-            places: collect(create.places, |place| {
-                Ok((node_id(&place.node)?, disk_id(&place.disk)?))
-            })?,
-            encryption: create.encryption.map(planned_from_wire).transpose()?,
+        Kind::CreateVolume(create) => create_from_wire(create)?,
+        Kind::ReportWhole(report) => Command::ReportWhole {
+            group: GroupId(report.group),
+            index: LogIndex(report.index),
         },
         Kind::RewrapVolume(rewrap) => Command::RewrapVolume {
             group: GroupId(rewrap.group),
@@ -281,6 +277,70 @@ fn limit_to_wire(group: GroupId, change: LimitChange) -> wire::LimitVolume {
         iops: change.iops.map(Option::unwrap_or_default),
         bytes_per_s: change.bytes_per_s.map(Option::unwrap_or_default),
         burst_ms: change.burst_ms,
+    }
+}
+
+fn whole_to_wire(group: GroupId, index: LogIndex) -> wire::ReportWhole {
+    wire::ReportWhole {
+        group: group.get(),
+        index: index.get(),
+    }
+}
+
+fn report_to_wire(group: GroupId, replica: ReplicaId, dropped: bool) -> wire::ReportReplica {
+    wire::ReportReplica {
+        group: group.get(),
+        replica: replica.get(),
+        dropped,
+    }
+}
+
+fn create_from_wire(create: wire::CreateVolume) -> Result<Command, CodecError> {
+    Ok(Command::CreateVolume {
+        name: create.name,
+        size_bytes: create.size_bytes,
+        limits: limits_from_wire(create.limits),
+        places: collect(create.places, |place| {
+            Ok((node_id(&place.node)?, disk_id(&place.disk)?))
+        })?,
+        encryption: create.encryption.map(planned_from_wire).transpose()?,
+        source: create.source.map(|source| source_from_wire(&source)),
+    })
+}
+
+fn source_to_wire(source: &Source) -> wire::Source {
+    wire::Source {
+        group: source.group.get(),
+        snapshot: source.snapshot.unwrap_or_default().get(),
+        created_unix_s: source.created_unix_s,
+    }
+}
+
+fn source_from_wire(source: &wire::Source) -> Source {
+    Source {
+        group: GroupId(source.group),
+        snapshot: some_if_any(source.snapshot).map(SnapshotId),
+        created_unix_s: source.created_unix_s,
+    }
+}
+
+fn origin_to_wire(origin: Origin) -> wire::Origin {
+    wire::Origin {
+        group: origin.group.get(),
+        snapshot: origin.snapshot.get(),
+        size_bytes: origin.size_bytes,
+        name: origin.name,
+        whole: origin.whole.get(),
+    }
+}
+
+fn origin_from_wire(origin: wire::Origin) -> Origin {
+    Origin {
+        group: GroupId(origin.group),
+        snapshot: SnapshotId(origin.snapshot),
+        size_bytes: origin.size_bytes,
+        name: origin.name,
+        whole: LogIndex(origin.whole),
     }
 }
 
@@ -440,6 +500,8 @@ fn volume_to_wire(volume: VolumeRecord) -> wire::Volume {
             volume.created_bytes
         },
         encryption: volume.encryption.map(key_to_wire),
+        origin: volume.origin.map(origin_to_wire),
+        hidden: volume.hidden,
     }
 }
 
@@ -465,6 +527,8 @@ fn volume_from_wire(volume: wire::Volume) -> Result<VolumeRecord, CodecError> {
         })?,
         deleting: volume.deleting,
         encryption: volume.encryption.map(key_from_wire).transpose()?,
+        origin: volume.origin.map(origin_from_wire),
+        hidden: volume.hidden,
     })
 }
 

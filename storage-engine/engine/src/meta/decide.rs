@@ -9,6 +9,7 @@ use cairn_api::units::{BLOCK_BYTES, ByteSize};
 use cairn_core::event::Member;
 
 use super::catalogue::{Catalogue, Cluster, NodeRecord, ReplicaRecord, VolumeRecord};
+use super::clone::{self, Source};
 use super::encryption::{self, PlannedEncryption, Wanted, WrappedKey};
 use super::replace;
 use super::settings;
@@ -54,6 +55,15 @@ pub enum Command {
         limits: VolumeLimits,
         /// Its key, if it is to be encrypted.
         encryption: Option<PlannedEncryption>,
+        /// What it is to be a clone of, if it is: the places are its source's then.
+        source: Option<Source>,
+    },
+    /// A clone has dropped its base: the entry that filled the last of it is applied on its leader.
+    ReportWhole {
+        /// The clone.
+        group: GroupId,
+        /// An index of its log that is applied there.
+        index: LogIndex,
     },
     /// Puts another wrapping of a volume's key in the place of one.
     RewrapVolume {
@@ -210,7 +220,16 @@ pub fn decide(catalogue: &Catalogue, command: &Command) -> Decision {
             places,
             limits,
             encryption,
-        } => create(catalogue, name, *size_bytes, places, *limits, encryption.as_ref()),
+            source,
+        } => {
+            let asked = Asked {
+                name,
+                size_bytes: *size_bytes,
+                limits: *limits,
+            };
+            create(catalogue, asked, places, encryption.as_ref(), source.as_ref())
+        }
+        Command::ReportWhole { group, index } => clone::report_whole(catalogue, *group, *index),
         Command::RewrapVolume { group, replaces, key } => encryption::rewrap(catalogue, *group, replaces, key),
         Command::ReportReplica {
             group,
@@ -223,7 +242,7 @@ pub fn decide(catalogue: &Catalogue, command: &Command) -> Decision {
             if !snapshots {
                 snapshot::refuse_volume_with_snapshots(catalogue, *group)?;
             }
-            replace::delete(catalogue, *group)
+            clone::delete(catalogue, *group)
         }
         Command::Snapshot(command) => snapshot::decide(catalogue, command),
         Command::ReplaceDisk { old, new } => replace::replace(catalogue, *old, *new),
@@ -457,33 +476,12 @@ pub fn existing_volume(
     )))
 }
 
-fn create(
+/// The replicas of a new volume on these disks, with numbers of their own.
+fn planned_replicas(
     catalogue: &Catalogue,
-    name: &str,
-    size_bytes: u64,
+    cluster: &mut Cluster,
     places: &[(NodeId, DiskId)],
-    limits: VolumeLimits,
-    planned: Option<&PlannedEncryption>,
-) -> Decision {
-    let Some(cluster) = &catalogue.cluster else {
-        return Err(Refusal::Precondition("the cluster is not founded yet".to_owned()));
-    };
-    check_volume(name, size_bytes, places.len())?;
-    check_limits(&limits)?;
-    if let Some(group) = existing_volume(catalogue, name, size_bytes, places.len(), limits)? {
-        let key = planned.map(|planned| planned.key.key_name.as_str());
-        let wanted = key.map_or(Wanted::Plain, |name| Wanted::Encrypted(Some(name)));
-        if let Some(volume) = catalogue.volumes.get(&group) {
-            encryption::check_wanted(volume, wanted)?;
-        }
-        return Ok((Outcome::Volume(group), Vec::new()));
-    }
-    if catalogue.volumes.len() >= VOLUMES_MAX {
-        return Err(Refusal::Precondition(format!(
-            "the cluster has {VOLUMES_MAX} volumes, the most there can be"
-        )));
-    }
-    let mut cluster = cluster.clone();
+) -> Result<Vec<ReplicaRecord>, Refusal> {
     let mut replicas: Vec<ReplicaRecord> = Vec::with_capacity(places.len());
     for (node, disk) in places {
         let known = catalogue
@@ -512,6 +510,53 @@ fn create(
         });
         cluster.next_replica = cluster.next_replica.next();
     }
+    Ok(replicas)
+}
+
+/// A volume that is asked for.
+struct Asked<'a> {
+    name: &'a str,
+    size_bytes: u64,
+    limits: VolumeLimits,
+}
+
+fn create(
+    catalogue: &Catalogue,
+    Asked {
+        name,
+        size_bytes,
+        limits,
+    }: Asked<'_>,
+    places: &[(NodeId, DiskId)],
+    planned: Option<&PlannedEncryption>,
+    source: Option<&Source>,
+) -> Decision {
+    let Some(cluster) = &catalogue.cluster else {
+        return Err(Refusal::Precondition("the cluster is not founded yet".to_owned()));
+    };
+    check_volume(name, size_bytes, places.len())?;
+    check_limits(&limits)?;
+    if let Some(group) = existing_volume(catalogue, name, size_bytes, places.len(), limits)? {
+        let key = planned.map(|planned| planned.key.key_name.as_str());
+        let wanted = key.map_or(Wanted::Plain, |name| Wanted::Encrypted(Some(name)));
+        if let Some(volume) = catalogue.volumes.get(&group) {
+            encryption::check_wanted(volume, wanted)?;
+            clone::check_same(volume, source)?;
+        }
+        return Ok((Outcome::Volume(group), Vec::new()));
+    }
+    if catalogue.volumes.len() >= VOLUMES_MAX {
+        return Err(Refusal::Precondition(format!(
+            "the cluster has {VOLUMES_MAX} volumes, the most there can be"
+        )));
+    }
+    let mut cluster = cluster.clone();
+    let (origin, snapshot) = source
+        .map(|source| clone::begin(catalogue, &mut cluster, source, (size_bytes, places), planned))
+        .transpose()?
+        .unzip();
+    let mut changes: Vec<Change> = snapshot.flatten().map(Change::Snapshot).into_iter().collect();
+    let replicas = planned_replicas(catalogue, &mut cluster, places)?;
     let group = cluster.next_group;
     encryption::check_planned(planned, group)?;
     cluster.next_group = group.next();
@@ -525,11 +570,11 @@ fn create(
         deleting: false,
         succession: Succession::default(),
         encryption: planned.map(|planned| planned.key.clone()),
+        origin,
+        hidden: false,
     };
-    Ok((
-        Outcome::Volume(group),
-        vec![Change::Cluster(cluster), Change::Volume(volume)],
-    ))
+    changes.extend([Change::Cluster(cluster), Change::Volume(volume)]);
+    Ok((Outcome::Volume(group), changes))
 }
 
 fn report(catalogue: &Catalogue, group: GroupId, replica: ReplicaId, dropped: bool) -> Decision {

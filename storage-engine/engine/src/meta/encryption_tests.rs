@@ -10,6 +10,7 @@ use super::{Catalogue, VolumeRecord};
 
 fn create(volume: Option<u64>, version: u8) -> Command {
     Command::CreateVolume {
+        source: None,
         name: "v".to_owned(),
         size_bytes: 4096,
         places: vec![(node(1), disk(1))],

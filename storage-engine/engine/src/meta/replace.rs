@@ -13,6 +13,7 @@ use cairn_api::ids::{DiskId, GroupId, LogIndex, NodeId, ReplicaId};
 use cairn_core::event::Member;
 
 use super::catalogue::{Catalogue, Cluster, NodeRecord, ReplicaRecord, VolumeRecord};
+use super::clone;
 use super::decide::{Change, Decision, Outcome, Refusal, invalid};
 use super::encryption;
 use super::succession::{Replacement, Step, Succession, Swap};
@@ -149,6 +150,7 @@ impl Plan<'_> {
         if !volume.succession.is_on(&members, self.old) {
             return Ok(());
         }
+        clone::refuse_to_move(self.catalogue, volume)?;
         self.check_place(volume, &volume.succession.staying(&members, self.old))?;
         let mut volume = volume.clone();
         let joining = self.newcomer();
@@ -330,7 +332,7 @@ fn put<T>(present: &mut Vec<T>, id: impl Fn(&T) -> ReplicaId, swap: &Swap, newco
     }
 }
 
-/// Decides on [`super::Command::DeleteVolume`].
+/// Begins to drop a volume for good.
 pub(super) fn delete(catalogue: &Catalogue, group: GroupId) -> Decision {
     let Some(volume) = catalogue.volumes.get(&group) else {
         return Err(Refusal::NotFound(format!("there is no volume {group}")));

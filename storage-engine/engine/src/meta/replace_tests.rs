@@ -162,6 +162,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     run(&mut catalogue, &replace(3, 4)).unwrap();
     assert!(refusal(&catalogue, &replace(5, 3)).contains("is itself replaced by"));
     let place = Command::CreateVolume {
+        source: None,
         name: "two".to_owned(),
         size_bytes: 4096,
         places: vec![(node(3), disk(3))],

@@ -8,6 +8,7 @@ use cairn_api::ids::{GroupId, LogIndex, SnapshotId};
 use cairn_core::SNAPSHOTS_MAX;
 
 use super::catalogue::{Catalogue, VolumeRecord};
+use super::clone;
 use super::decide::{Change, Decision, Outcome, Refusal, VOLUME_NAME_BYTES_MAX, invalid};
 use super::together::{self, Made, Together};
 
@@ -62,6 +63,8 @@ pub struct SnapshotRecord {
     pub size_bytes: u64,
     /// What it belongs to, if it is made together with snapshots of other volumes.
     pub together: Option<Together>,
+    /// Nobody sees it: it was made for a clone, or deleted while clones still read from it. It goes when they are whole.
+    pub hidden: bool,
 }
 
 /// A change of the catalogue's snapshots.
@@ -128,7 +131,8 @@ impl Catalogue {
 
     /// The snapshot of a volume of that name.
     pub fn snapshot_by_name(&self, group: GroupId, name: &str) -> Option<&SnapshotRecord> {
-        self.snapshots_of(group).find(|snapshot| snapshot.name == name)
+        self.snapshots_of(group)
+            .find(|snapshot| snapshot.name == name && !snapshot.hidden)
     }
 }
 
@@ -172,7 +176,7 @@ pub(super) fn decide(catalogue: &Catalogue, command: &SnapshotCommand) -> Decisi
 /// Whether a volume may have one more.
 pub(super) fn check_new(catalogue: &Catalogue, group: GroupId) -> Result<(), Refusal> {
     let volume = volume(catalogue, group)?;
-    if volume.deleting {
+    if volume.deleting || volume.hidden {
         return Err(Refusal::Precondition(format!(
             "volume '{}' is being deleted",
             volume.name
@@ -208,6 +212,7 @@ fn create(catalogue: &Catalogue, group: GroupId, name: &str, created_unix_s: u64
         index: LogIndex(0),
         size_bytes: 0,
         together: None,
+        hidden: false,
     };
     let changes = vec![Change::Cluster(cluster), Change::Snapshot(snapshot)];
     Ok((Outcome::Snapshot(id), changes))
@@ -236,10 +241,12 @@ fn delete(catalogue: &Catalogue, group: GroupId, id: SnapshotId) -> Decision {
     if known.phase == SnapshotPhase::Deleting {
         return Ok((Outcome::Done, Vec::new()));
     }
-    let snapshot = SnapshotRecord {
-        phase: SnapshotPhase::Deleting,
-        ..known.clone()
-    };
+    let mut snapshot = known.clone();
+    if clone::is_needed(catalogue, group, id) {
+        snapshot.hidden = true;
+    } else {
+        snapshot.phase = SnapshotPhase::Deleting;
+    }
     Ok((Outcome::Done, vec![Change::Snapshot(snapshot)]))
 }
 
@@ -274,7 +281,7 @@ fn report(catalogue: &Catalogue, group: GroupId, id: SnapshotId, made: Option<(L
 pub(super) fn refuse_volume_with_snapshots(catalogue: &Catalogue, group: GroupId) -> Result<(), Refusal> {
     let left: Vec<&SnapshotRecord> = catalogue
         .snapshots_of(group)
-        .filter(|snapshot| snapshot.phase != SnapshotPhase::Deleting)
+        .filter(|snapshot| snapshot.phase != SnapshotPhase::Deleting && !snapshot.hidden)
         .collect();
     let Some(first) = left.first() else { return Ok(()) };
     let name = catalogue.volumes.get(&group).map_or("", |volume| volume.name.as_str());

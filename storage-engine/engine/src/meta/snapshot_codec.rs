@@ -143,6 +143,7 @@ pub(super) fn to_wire(snapshot: &SnapshotRecord) -> wire::VolumeSnapshot {
             parts: together.parts,
             token: together.token,
         }),
+        hidden: snapshot.hidden,
     }
 }
 
@@ -160,6 +161,7 @@ pub(super) fn from_wire(snapshot: wire::VolumeSnapshot) -> Result<SnapshotRecord
             parts: together.parts,
             token: together.token,
         }),
+        hidden: snapshot.hidden,
     })
 }
 

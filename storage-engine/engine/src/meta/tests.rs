@@ -7,6 +7,7 @@ use cairn_core::event::Member;
 use proptest::prelude::*;
 
 use super::catalogue::{Catalogue, DiskRecord, NodeRecord};
+use super::clone::Source;
 use super::codec;
 use super::decide::{Command, LimitChange, Outcome, Refusal, carry_out, decide};
 use super::encryption::{PlannedEncryption, ServiceKind, WrappedKey};
@@ -78,6 +79,7 @@ pub(crate) fn add_volume(catalogue: &mut Catalogue, name: &str, size_bytes: u64,
             places,
             limits: VolumeLimits::default(),
             encryption: None,
+            source: None,
         },
     )
     .unwrap()
@@ -129,6 +131,7 @@ fn creating_again_is_the_same_volume_and_a_difference_is_named() {
     let group = add_volume(&mut catalogue, "v", 8192, &[1, 2, 3]);
     assert_eq!(add_volume(&mut catalogue, "v", 8192, &[3, 2, 1]), group);
     let other = Command::CreateVolume {
+        source: None,
         name: "v".to_owned(),
         size_bytes: 4096,
         places: vec![(node(1), disk(1))],
@@ -146,6 +149,7 @@ fn creating_again_is_the_same_volume_and_a_difference_is_named() {
 fn hopeless_requests_are_refused_by_name() {
     let catalogue = sample(3);
     let create = |name: &str, size_bytes, places: &[u8]| Command::CreateVolume {
+        source: None,
         name: name.to_owned(),
         size_bytes,
         places: places.iter().map(|number| (node(*number), disk(*number))).collect(),
@@ -282,7 +286,13 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     let name = prop::sample::select(vec!["a", "b", "c", "Bad"]);
     let places = prop::collection::vec(1_u8..5, 1..4);
     let key = || prop::option::of((2_u64..8, 0_u8..3).prop_map(|(volume, byte)| planned(volume, byte)));
-    let create = (name, 1_u64..4, places, key()).prop_map(|(name, blocks, places, encryption)| Command::CreateVolume {
+    let source = prop::option::of((2_u64..8, 0_u64..6).prop_map(|(group, snapshot)| Source {
+        group: GroupId(group),
+        snapshot: (snapshot > 0).then_some(SnapshotId(snapshot)),
+        created_unix_s: 3,
+    }));
+    let create = (name, 1_u64..4, places, key(), source);
+    let create = create.prop_map(|(name, blocks, places, encryption, source)| Command::CreateVolume {
         name: name.to_owned(),
         size_bytes: blocks * 4096,
         places: places.into_iter().map(|number| (node(number), disk(number))).collect(),
@@ -291,6 +301,11 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
             ..VolumeLimits::default()
         },
         encryption,
+        source,
+    });
+    let whole = (2_u64..8, 0_u64..9).prop_map(|(group, index)| Command::ReportWhole {
+        group: GroupId(group),
+        index: LogIndex(index),
     });
     let limit = (2_u64..8, 0_u64..30, 0_u32..3).prop_map(|(group, iops, burst)| Command::LimitVolume {
         group: GroupId(group),
@@ -332,7 +347,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     let register = (1_u8..6).prop_map(|number| Command::RegisterNode(record(number)));
     let any_command = prop_oneof![
         4 => create, 2 => rewrap, 4 => report, 2 => delete, 2 => swap, 5 => advance, 2 => register, 1 => Just(found(3)),
-        2 => resize, 2 => limit, 5 => snapshot_commands(),
+        2 => resize, 2 => limit, 5 => snapshot_commands(), 2 => whole,
     ];
     prop::collection::vec(any_command, 1..40)
 }

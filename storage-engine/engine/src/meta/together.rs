@@ -97,6 +97,7 @@ pub(super) fn create(
             index: LogIndex(0),
             size_bytes: 0,
             together: Some(together),
+            hidden: false,
         }));
         cluster.next_snapshot = cluster.next_snapshot.next();
     }

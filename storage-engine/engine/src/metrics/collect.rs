@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::disks::{DiskState, DiskStats};
 use crate::engine::Engine;
+use crate::meta::Catalogue;
 
 /// Gathers from the engine while it lives.
 pub struct EngineCollector {
@@ -273,6 +274,29 @@ fn keys(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
     Ok(())
 }
 
+/// What the catalogue holds.
+fn held(view: &Catalogue) -> [(&'static str, &'static str, u64); 3] {
+    [
+        ("cairn_volumes", "Volumes in the catalogue", view.volumes.len() as u64),
+        (
+            "cairn_snapshots",
+            "Snapshots in the catalogue",
+            view.snapshots.len() as u64,
+        ),
+        (
+            "cairn_clones_flattening",
+            "Clones that are not whole yet: what they were made of stays for them",
+            flattening(view),
+        ),
+    ]
+}
+
+/// Clones that are not whole yet.
+fn flattening(view: &Catalogue) -> u64 {
+    let origins = view.volumes.values().filter_map(|volume| volume.origin.as_ref());
+    origins.filter(|origin| !origin.is_whole()).count() as u64
+}
+
 fn whole(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
     let metrics = &engine.metrics;
     let load = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
@@ -332,13 +356,10 @@ fn whole(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
             "Commands of the meta group that wait to be applied",
             engine.meta.queue().len(),
         ),
-        ("cairn_volumes", "Volumes in the catalogue", view.volumes.len() as u64),
-        (
-            "cairn_snapshots",
-            "Snapshots in the catalogue",
-            view.snapshots.len() as u64,
-        ),
-    ] {
+    ]
+    .into_iter()
+    .chain(held(&view))
+    {
         gauge(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, value)?;
     }
     Ok(())
