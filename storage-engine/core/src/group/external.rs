@@ -15,12 +15,17 @@ use crate::repair::ask::Loss;
 use crate::repair::{Consumer, Outcome};
 use crate::shared::{Origin, Purpose, Shared, blocks_match};
 
+/// A payload that is damaged wherever it is read is looked for so many times more before the disk counts as failed.
+const LOST_TRIES: u32 = 8;
+
 #[derive(Debug, Default)]
 pub(super) struct External {
     /// The last index handed over; `None` until the state machine has said where it stands.
     delivered: Option<u64>,
     /// A payload is being read for the index after `delivered`.
     is_reading: bool,
+    /// How often that payload was damaged on every replica that answered.
+    lost: u32,
     replies: BTreeMap<u64, Origin>,
     /// Who waits for everything up to an index to be handed over.
     barriers: Vec<(u64, Origin)>,
@@ -118,6 +123,11 @@ impl Group {
             }
             // The next turn reads it again.
             Outcome::Unanswered => self.external.is_reading = false,
+            // What was read wrongly, here and there, may be read well the next time.
+            Outcome::Lost { .. } if self.external.lost < LOST_TRIES => {
+                self.external.lost += 1;
+                self.external.is_reading = false;
+            }
             // A meta replica that cannot read its own log must not answer from a stale catalogue: its disk has failed.
             Outcome::Lost { .. } => shared.effects.push(Effect::DiskFailed(format!(
                 "the payload of command {index} of group {} is damaged on every replica that answers",
@@ -136,7 +146,7 @@ impl Group {
     }
 
     fn hand_over_command(&mut self, shared: &mut Shared, index: u64, data: Bytes) {
-        self.external.is_reading = false;
+        (self.external.is_reading, self.external.lost) = (false, 0);
         self.external.delivered = Some(index);
         shared.effects.push(Effect::Apply {
             group: self.spec.group,
