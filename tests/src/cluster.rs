@@ -382,6 +382,7 @@ fn configure(dir: &Path, index: usize, options: &ClusterOptions) -> Result<Confi
         data: ports::free()?,
         data_advertised: None,
         master_keys: None,
+        flatten_rate: None,
         nbd: ports::free()?,
         socket: dir.join(format!("{name}.sock")),
         metrics: ports::free()?,

@@ -42,6 +42,8 @@ pub struct Config {
     pub metrics: u16,
     /// Disks, each a file here.
     pub disks: Vec<PathBuf>,
+    /// How fast clones become whole on each disk, if that is not to be the usual rate.
+    pub flatten_rate: Option<&'static str>,
     /// Whether leadership follows the consumer. Off for a gateway that must outlive the leader.
     pub move_leadership: bool,
     /// TLS for NBD clients.
@@ -100,6 +102,9 @@ impl Config {
         }
         for disk in &self.disks {
             writeln!(out, "\n[[disk]]\npath = {disk:?}")?;
+            if let Some(rate) = self.flatten_rate {
+                writeln!(out, "flatten_rate = {rate:?}")?;
+            }
         }
         Ok(())
     }
