@@ -47,7 +47,7 @@ fn check_pieces(cluster: &Cluster, engines: &[usize], volume: &str, seed: u64) -
     for engine in engines {
         let mut client = Client::connect(&cluster.engines[*engine].nbd_tcp(), volume)?;
         for number in 0..PIECES {
-            let found = client.read(number * MIB, MIB as u32)?;
+            let found = client.read(number * MIB, 1 << 20)?;
             let (data, rest) = found.split_at(PIECE);
             ensure!(
                 data == piece(seed + number),
