@@ -12,10 +12,10 @@
 //!
 //! # Why the snapshot is there for as long as it is looked at
 //! Whoever deletes a snapshot must know that no clone needs it (the catalogue does): that the entry which made the clone whole,
-//! and dropped its base, is applied on the clone's leader. A later leader of the clone answers reads only when it has applied that
-//! entry, too, so that it does not look for the base any more. A *follower* of the clone may still have a base in its map by then. It
-//! is not read, unless it is the base of another clone; so a snapshot also stays while there are clones of its clones which
-//! are not whole: then that follower's map is looked through, and must find what it looks for.
+//! and dropped its base, is applied on *every* replica of the clone. Its leader alone would not do. A later leader answers reads
+//! only when it has applied that entry, too, but a replica that is behind may have a base in its map still, and be looked through by
+//! a clone of the clone. Were the base's snapshot on its way to be deleted by then, a replica that was given the source's state
+//! meanwhile might have it incomplete (`group::catch_up`).
 //!
 //! # Chains
 //! The base may be a snapshot of a clone. Each of them is looked up in its own map, down to [`BASES_MAX`]. A base that is not

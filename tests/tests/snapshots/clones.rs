@@ -82,7 +82,8 @@ fn restart_all(cluster: &mut Cluster) -> Result<()> {
     for engine in &mut cluster.engines {
         engine.kill()?;
     }
-    cluster.start_engines()
+    cluster.start_engines()?;
+    cluster.wait_ready()
 }
 
 /// Volumes and snapshots that the catalogue knows, those included that nobody is shown.

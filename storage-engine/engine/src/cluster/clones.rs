@@ -1,15 +1,15 @@
-//! Reports clones that are whole: the part of the engine whose replica leads them.
+//! Reports the replicas of clones here that have dropped their base.
 //!
-//! A replica that has no base any more has applied the entry that filled the last of it, which is never undone. It may be reported
-//! by anybody, any number of times; whoever leads does it, so that it is once as a rule.
+//! A replica that has no base any more has applied the entry that filled the last of it, which is never undone. So it may be reported
+//! any number of times, and is until the catalogue shows that it was heard.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_api::control as api;
-use cairn_api::ids::GroupId;
-use cairn_core::event::{GroupStatus, Role};
+use cairn_api::ids::{GroupId, ReplicaId};
+use cairn_core::event::GroupStatus;
 use tonic::Request;
 
 use super::watch::Task;
@@ -21,11 +21,17 @@ use crate::meta::Catalogue;
 #[derive(Default)]
 pub(super) struct Driver;
 
-/// The clones that are not known to be whole.
-fn pending(view: &Catalogue) -> BTreeSet<GroupId> {
+/// The replicas of clones that are not known to be whole.
+fn pending(view: &Catalogue) -> BTreeSet<(GroupId, ReplicaId)> {
     let volumes = view.volumes.values().filter(|volume| !volume.deleting);
-    let clones = volumes.filter(|volume| volume.origin.as_ref().is_some_and(|origin| !origin.is_whole()));
-    clones.map(|volume| volume.group).collect()
+    let clones = volumes.filter_map(|volume| Some((volume, volume.origin.as_ref()?)));
+    let needy = clones.filter(|(_, origin)| !origin.is_released);
+    let replicas = needy.flat_map(|(volume, origin)| {
+        let ids = volume.replicas.iter().map(|replica| replica.id);
+        let silent = ids.filter(|id| !origin.whole.contains(id));
+        silent.map(|id| (volume.group, id))
+    });
+    replicas.collect()
 }
 
 impl Task for Driver {
@@ -41,7 +47,7 @@ impl Task for Driver {
             return false;
         }
         for (_, status) in survey::local_groups(engine).await {
-            if pending.contains(&status.spec.group) && status.role == Role::Leader && status.base.is_none() {
+            if pending.contains(&(status.spec.group, status.replica)) && status.base.is_none() {
                 report(engine, &status).await;
             }
         }
@@ -53,10 +59,16 @@ async fn report(engine: &Arc<Engine>, status: &GroupStatus) {
     let group = status.spec.group;
     let request = api::ReportWholeRequest {
         volume_id: group.get(),
-        index: status.applied.get(),
+        replica_id: status.replica.get(),
     };
     match clones::report(engine, Request::new(request)).await {
-        Ok(_) => tracing::info!(volume = engine.meta.view().group_name(group), "a clone is whole"),
-        Err(status) => tracing::debug!(%group, reason = status.message(), "a clone that is whole is not reported yet"),
+        Ok(_) => tracing::info!(
+            volume = engine.meta.view().group_name(group),
+            "a replica of a clone is whole"
+        ),
+        Err(status) => {
+            let reason = status.message();
+            tracing::debug!(%group, reason, "a replica of a clone that is whole is not reported yet");
+        }
     }
 }

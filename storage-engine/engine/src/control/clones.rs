@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cairn_api::control as api;
-use cairn_api::ids::{GroupId, LogIndex};
+use cairn_api::ids::{GroupId, ReplicaId};
 use cairn_api::limits::VolumeLimits;
 use tonic::{Request, Response, Status};
 
@@ -131,7 +131,7 @@ pub(super) fn is_there(catalogue: &Catalogue, volume: &VolumeRecord) -> bool {
     snapshot.is_none_or(|snapshot| snapshot.phase != SnapshotPhase::Creating)
 }
 
-/// Tells the meta leader that a clone is whole, wherever the leader is.
+/// Tells the meta leader that a replica of a clone is whole, wherever the leader is.
 pub async fn report(
     engine: &Arc<Engine>,
     request: Request<api::ReportWholeRequest>,
@@ -139,8 +139,8 @@ pub async fn report(
     let local = |engine: &Arc<Engine>, request: api::ReportWholeRequest| -> route::Call<'static, _> {
         let engine = Arc::clone(engine);
         Box::pin(async move {
-            let (group, index) = (GroupId(request.volume_id), LogIndex(request.index));
-            engine.meta.execute(&Command::ReportWhole { group, index }).await?;
+            let (group, replica) = (GroupId(request.volume_id), ReplicaId(request.replica_id));
+            engine.meta.execute(&Command::ReportWhole { group, replica }).await?;
             Ok(api::ReportWholeReply {})
         })
     };

@@ -2,21 +2,22 @@
 //!
 //! A clone is a volume on its source's disks whose record names a snapshot of the source, its *origin* (`cairn_core` reads through
 //! it until the clone is whole). A clone of a volume as it is comes with a hidden snapshot of it, made by the same command. The
-//! engine that leads a clone reports when it is whole.
+//! engines report each replica of a clone that has dropped its base.
 //!
 //! # What must stay
-//! A snapshot is *needed* while there is a clone of it that is not whole, or one that is whole and has a clone of its own which
-//! may look through it. That one may: if it is not whole, and its snapshot was made before its source was known to be whole. For
-//! then a replica of the one in between, which is behind, may show that snapshot and still have a base.
+//! A clone is *whole* when one of its replicas is: the entry that filled the last of it is committed then, and every later leader has
+//! applied it before it reads. But a replica that is behind has a base still, and another clone may look through it, if it is made
+//! of a snapshot that this replica has. So the clone's origin is *needed* until every replica has told that it is whole; one
+//! that is away is waited for, or replaced, which is possible as soon as the clone is whole.
 //!
 //! What is deleted while it is needed is hidden: its name is free at once and nobody can open it, but replicas keep it. Every
 //! command that may end a need looks for what is hidden and not needed any more, and begins to drop it. So nothing has to be
 //! remembered by anybody, and what is dropped follows from the records.
 //!
-//! A volume that needs its base, or is needed, stays on its disks: a replacement that concerns it is refused until its clones are
-//! whole.
+//! A volume that is not whole, or that one reads from which is not, stays on its disks: a replacement that concerns it is refused
+//! until then.
 
-use cairn_api::ids::{DiskId, GroupId, LogIndex, NodeId, SnapshotId};
+use cairn_api::ids::{DiskId, GroupId, LogIndex, NodeId, ReplicaId, SnapshotId};
 use cairn_api::units::{BLOCK_BYTES, ByteSize};
 use cairn_core::BASES_MAX;
 use cairn_core::event::Base;
@@ -38,8 +39,10 @@ pub struct Origin {
     pub size_bytes: u64,
     /// What it was called: `VOLUME` or `VOLUME@SNAPSHOT`.
     pub name: String,
-    /// An index of the clone's log at which it was whole; 0 while it is not known to be.
-    pub whole: LogIndex,
+    /// The replicas that have dropped their base.
+    pub whole: Vec<ReplicaId>,
+    /// All had: the snapshot is not needed any more, whoever takes a replica's place.
+    pub is_released: bool,
 }
 
 impl Origin {
@@ -53,8 +56,8 @@ impl Origin {
     }
 
     /// Whether it is known to be whole.
-    pub fn is_whole(&self) -> bool {
-        self.whole != LogIndex(0)
+    pub const fn is_whole(&self) -> bool {
+        self.is_released || !self.whole.is_empty()
     }
 }
 
@@ -166,7 +169,8 @@ pub(super) fn begin(
         snapshot,
         size_bytes: shown_bytes,
         name,
-        whole: LogIndex(0),
+        whole: Vec::new(),
+        is_released: false,
     };
     Ok((origin, made))
 }
@@ -214,30 +218,14 @@ fn clones_of(catalogue: &Catalogue, group: GroupId) -> impl Iterator<Item = (&Vo
     clones.filter(move |(_, origin)| origin.group == group)
 }
 
-/// Whether a clone needs its origin; see the module.
-fn needs_origin(catalogue: &Catalogue, clone: &VolumeRecord, origin: &Origin) -> bool {
-    if !origin.is_whole() {
-        return true;
-    }
-    let may_look_through = |(volume, of_it): (&VolumeRecord, &Origin)| {
-        let snapshot = catalogue.snapshots.get(&(clone.group, of_it.snapshot));
-        let is_older = snapshot.is_none_or(|snapshot| snapshot.index < origin.whole);
-        is_older && needs_origin(catalogue, volume, of_it)
-    };
-    clones_of(catalogue, clone.group).any(may_look_through)
-}
-
 /// Whether a snapshot must stay for a clone.
 pub(super) fn is_needed(catalogue: &Catalogue, group: GroupId, snapshot: SnapshotId) -> bool {
-    let clones = clones_of(catalogue, group).filter(|(_, origin)| origin.snapshot == snapshot);
-    clones
-        .into_iter()
-        .any(|(clone, origin)| needs_origin(catalogue, clone, origin))
+    clones_of(catalogue, group).any(|(_, origin)| origin.snapshot == snapshot && !origin.is_released)
 }
 
 /// Whether any snapshot of a volume must stay.
 fn is_volume_needed(catalogue: &Catalogue, group: GroupId) -> bool {
-    clones_of(catalogue, group).any(|(clone, origin)| needs_origin(catalogue, clone, origin))
+    clones_of(catalogue, group).any(|(_, origin)| !origin.is_released)
 }
 
 /// A volume that reads through its base, or through which clones read, stays where it is.
@@ -250,7 +238,7 @@ pub(super) fn refuse_to_move(catalogue: &Catalogue, volume: &VolumeRecord) -> Re
             origin.name
         )));
     }
-    let clone = clones_of(catalogue, volume.group).find(|(clone, origin)| needs_origin(catalogue, clone, origin));
+    let clone = clones_of(catalogue, volume.group).find(|(_, origin)| !origin.is_whole());
     if let Some((clone, _)) = clone {
         let hidden = if volume.hidden { " (deleted)" } else { "" };
         return Err(Refusal::Precondition(format!(
@@ -263,7 +251,7 @@ pub(super) fn refuse_to_move(catalogue: &Catalogue, volume: &VolumeRecord) -> Re
 }
 
 /// Decides on [`super::Command::ReportWhole`].
-pub(super) fn report_whole(catalogue: &Catalogue, group: GroupId, index: LogIndex) -> Decision {
+pub(super) fn report_whole(catalogue: &Catalogue, group: GroupId, replica: ReplicaId) -> Decision {
     let Some(volume) = catalogue.volumes.get(&group) else {
         // It was deleted since.
         return Ok((Outcome::Done, Vec::new()));
@@ -271,15 +259,20 @@ pub(super) fn report_whole(catalogue: &Catalogue, group: GroupId, index: LogInde
     let Some(origin) = &volume.origin else {
         return Err(Refusal::Precondition(format!("volume {group} is no clone")));
     };
-    if index == LogIndex(0) {
-        return Err(invalid("index", index, "a place in the clone's log"));
+    if origin.is_released || origin.whole.contains(&replica) {
+        return Ok((Outcome::Done, Vec::new()));
     }
-    if origin.is_whole() {
+    // A newcomer that is no member yet is told of again when it is.
+    if volume.replicas.iter().all(|known| known.id != replica) {
         return Ok((Outcome::Done, Vec::new()));
     }
     let mut volume = volume.clone();
     if let Some(origin) = &mut volume.origin {
-        origin.whole = index;
+        origin.whole.push(replica);
+        let is_known = |id| origin.whole.contains(&id);
+        if volume.replicas.iter().all(|replica| is_known(replica.id)) {
+            (origin.is_released, origin.whole) = (true, Vec::new());
+        }
     }
     Ok((Outcome::Done, with_released(catalogue, vec![Change::Volume(volume)])))
 }

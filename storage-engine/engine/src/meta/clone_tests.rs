@@ -4,6 +4,7 @@ use cairn_api::ids::{GroupId, LogIndex, SnapshotId};
 
 use super::clone::Source;
 use super::snapshot::{SnapshotCommand, SnapshotPhase};
+use super::succession::Step;
 use super::tests::{add_volume, disk, node, run, sample};
 use super::{Catalogue, Command, Outcome, Refusal};
 
@@ -66,9 +67,14 @@ fn delete(catalogue: &mut Catalogue, group: GroupId) -> Result<Outcome, Refusal>
     run(catalogue, &Command::DeleteVolume { group, snapshots: true })
 }
 
-fn whole(catalogue: &mut Catalogue, group: GroupId, index: u64) {
-    let index = LogIndex(index);
-    run(catalogue, &Command::ReportWhole { group, index }).unwrap();
+fn one_whole(catalogue: &mut Catalogue, group: GroupId, number: usize) {
+    let replica = catalogue.volumes[&group].replicas[number].id;
+    run(catalogue, &Command::ReportWhole { group, replica }).unwrap();
+}
+
+/// All replicas of a clone are whole.
+fn whole(catalogue: &mut Catalogue, group: GroupId) {
+    (0..3).for_each(|number| one_whole(catalogue, group, number));
 }
 
 fn phase(catalogue: &Catalogue, group: GroupId, snapshot: SnapshotId) -> (SnapshotPhase, bool) {
@@ -100,14 +106,23 @@ fn a_clone_of_a_volume_comes_with_a_hidden_snapshot_that_goes_when_it_is_whole()
     made(&mut catalogue, source, origin.snapshot, 9);
     assert_eq!(phase(&catalogue, source, origin.snapshot), (SnapshotPhase::Ready, true));
     assert!(catalogue.snapshot_by_name(source, "").is_none(), "nobody sees it");
-    whole(&mut catalogue, clone, 30);
+    for number in [0, 2, 0, 1] {
+        assert_eq!(
+            phase(&catalogue, source, origin.snapshot),
+            (SnapshotPhase::Ready, true),
+            "a replica has a base still"
+        );
+        one_whole(&mut catalogue, clone, number);
+        assert!(catalogue.volumes[&clone].origin.as_ref().unwrap().is_whole());
+    }
     assert_eq!(
         phase(&catalogue, source, origin.snapshot),
         (SnapshotPhase::Deleting, true)
     );
-    whole(&mut catalogue, clone, 40);
+    let before = catalogue.volumes.clone();
+    whole(&mut catalogue, clone);
+    assert_eq!(catalogue.volumes, before, "told again");
     let origin = catalogue.volumes[&clone].origin.clone().unwrap();
-    assert_eq!(origin.whole, LogIndex(30), "told twice");
     assert_eq!(
         catalogue.volumes[&clone].spec().base,
         Some(origin.base()),
@@ -134,7 +149,7 @@ fn a_deleted_snapshot_and_a_deleted_source_stay_hidden_for_their_clones() {
     assert_eq!(catalogue.volume_by_name("v").map(|volume| volume.group), Some(namesake));
     delete(&mut catalogue, source).unwrap();
     assert!(!catalogue.volumes[&source].deleting, "deleted twice is deleted once");
-    whole(&mut catalogue, clone, 30);
+    whole(&mut catalogue, clone);
     assert!(catalogue.volumes[&source].deleting);
     assert!(!catalogue.volumes[&clone].deleting && !catalogue.volumes[&namesake].deleting);
 }
@@ -156,27 +171,42 @@ fn a_clone_that_is_deleted_needs_nothing_any_more() {
     );
 }
 
-/// A replica of the one in between may be behind, and still have a base under a snapshot that it shows.
 #[test]
-fn what_lies_below_a_whole_clone_stays_for_clones_of_what_it_was_before() {
-    let mut catalogue = sample(3);
+fn a_disk_that_is_gone_is_replaced_once_the_clone_is_whole_and_its_newcomer_ends_the_need() {
+    let mut catalogue = sample(4);
     let source = add_volume(&mut catalogue, "v", SIZE, &[1, 2, 3]);
     let base = snapshot(&mut catalogue, source, "s", 9);
-    let middle = clone_of(&mut catalogue, "m", (source, Some(base)));
-    let before = snapshot(&mut catalogue, middle, "before", 20);
-    let top = clone_of(&mut catalogue, "top", (middle, Some(before)));
+    let clone = clone_of(&mut catalogue, "c", (source, Some(base)));
+    let replace = Command::ReplaceDisk {
+        old: disk(3),
+        new: disk(4),
+    };
+    let refusal = run(&mut catalogue, &replace).unwrap_err().to_string();
+    assert!(refusal.contains("volume 'c' reads from volume 'v'"), "{refusal}");
+    one_whole(&mut catalogue, clone, 0);
+    one_whole(&mut catalogue, clone, 1);
+    run(&mut catalogue, &replace).unwrap();
     delete_snapshot(&mut catalogue, source, base);
-    whole(&mut catalogue, middle, 30);
-    assert_eq!(phase(&catalogue, source, base), (SnapshotPhase::Ready, true));
-    let after = snapshot(&mut catalogue, middle, "after", 40);
-    let late = clone_of(&mut catalogue, "late", (middle, Some(after)));
-    whole(&mut catalogue, top, 25);
+    let joining = catalogue.volumes[&clone].succession.swaps[0].joining.replica;
+    let report = Command::ReportWhole {
+        group: clone,
+        replica: joining,
+    };
+    run(&mut catalogue, &report).unwrap();
     assert_eq!(
         phase(&catalogue, source, base),
-        (SnapshotPhase::Deleting, true),
-        "'late' looks at 'm' alone"
+        (SnapshotPhase::Ready, true),
+        "it is no member yet"
     );
-    assert!(!catalogue.volumes[&late].origin.as_ref().unwrap().is_whole());
+    let settle = Command::AdvanceSwap {
+        group: clone,
+        joining,
+        step: Step::Settled,
+        revision: LogIndex(40),
+    };
+    run(&mut catalogue, &settle).unwrap();
+    run(&mut catalogue, &report).unwrap();
+    assert_eq!(phase(&catalogue, source, base), (SnapshotPhase::Deleting, true));
 }
 
 #[test]
@@ -231,7 +261,7 @@ fn what_cannot_be_is_refused_and_says_why() {
     assert!(refusal.contains("volume 'c' reads from volume 'v'"), "{refusal}");
     let report = Command::ReportWhole {
         group: source,
-        index: LogIndex(7),
+        replica: catalogue.volumes[&source].replicas[0].id,
     };
     assert!(
         run(&mut catalogue, &report)
@@ -253,6 +283,6 @@ fn chains_have_a_bound_that_whole_clones_do_not_count_for() {
     let command = clone_command(&catalogue, "more", SIZE, (last, None));
     let refusal = run(&mut catalogue, &command).unwrap_err().to_string();
     assert!(refusal.contains("none of which is whole yet"), "{refusal}");
-    whole(&mut catalogue, clones[3], 50);
+    whole(&mut catalogue, clones[3]);
     assert!(run(&mut catalogue, &command).is_ok());
 }

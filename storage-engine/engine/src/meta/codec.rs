@@ -95,7 +95,7 @@ fn command_to_wire(command: Command) -> wire::command::Kind {
             places: places.into_iter().map(place_to_wire).collect(),
             encryption: encryption.map(planned_to_wire),
         }),
-        Command::ReportWhole { group, index } => Kind::ReportWhole(whole_to_wire(group, index)),
+        Command::ReportWhole { group, replica } => Kind::ReportWhole(whole_to_wire(group, replica)),
         Command::RewrapVolume { group, replaces, key } => Kind::RewrapVolume(wire::RewrapVolume {
             group: group.get(),
             replaces,
@@ -151,7 +151,7 @@ pub fn decode_command(data: &[u8]) -> Result<(u64, Command), CodecError> {
         Kind::CreateVolume(create) => create_from_wire(create)?,
         Kind::ReportWhole(report) => Command::ReportWhole {
             group: GroupId(report.group),
-            index: LogIndex(report.index),
+            replica: ReplicaId(report.replica),
         },
         Kind::RewrapVolume(rewrap) => Command::RewrapVolume {
             group: GroupId(rewrap.group),
@@ -280,10 +280,10 @@ fn limit_to_wire(group: GroupId, change: LimitChange) -> wire::LimitVolume {
     }
 }
 
-fn whole_to_wire(group: GroupId, index: LogIndex) -> wire::ReportWhole {
+fn whole_to_wire(group: GroupId, replica: ReplicaId) -> wire::ReportWhole {
     wire::ReportWhole {
         group: group.get(),
-        index: index.get(),
+        replica: replica.get(),
     }
 }
 
@@ -330,7 +330,8 @@ fn origin_to_wire(origin: Origin) -> wire::Origin {
         snapshot: origin.snapshot.get(),
         size_bytes: origin.size_bytes,
         name: origin.name,
-        whole: origin.whole.get(),
+        whole: origin.whole.into_iter().map(ReplicaId::get).collect(),
+        released: origin.is_released,
     }
 }
 
@@ -340,7 +341,8 @@ fn origin_from_wire(origin: wire::Origin) -> Origin {
         snapshot: SnapshotId(origin.snapshot),
         size_bytes: origin.size_bytes,
         name: origin.name,
-        whole: LogIndex(origin.whole),
+        whole: origin.whole.into_iter().map(ReplicaId).collect(),
+        is_released: origin.released,
     }
 }
 

@@ -58,12 +58,12 @@ pub enum Command {
         /// What it is to be a clone of, if it is: the places are its source's then.
         source: Option<Source>,
     },
-    /// A clone has dropped its base: the entry that filled the last of it is applied on its leader.
+    /// A replica of a clone has dropped its base: the entry that filled the last of it is applied there.
     ReportWhole {
         /// The clone.
         group: GroupId,
-        /// An index of its log that is applied there.
-        index: LogIndex,
+        /// The replica.
+        replica: ReplicaId,
     },
     /// Puts another wrapping of a volume's key in the place of one.
     RewrapVolume {
@@ -229,7 +229,7 @@ pub fn decide(catalogue: &Catalogue, command: &Command) -> Decision {
             };
             create(catalogue, asked, places, encryption.as_ref(), source.as_ref())
         }
-        Command::ReportWhole { group, index } => clone::report_whole(catalogue, *group, *index),
+        Command::ReportWhole { group, replica } => clone::report_whole(catalogue, *group, *replica),
         Command::RewrapVolume { group, replaces, key } => encryption::rewrap(catalogue, *group, replaces, key),
         Command::ReportReplica {
             group,

@@ -303,9 +303,9 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         encryption,
         source,
     });
-    let whole = (2_u64..8, 0_u64..9).prop_map(|(group, index)| Command::ReportWhole {
+    let whole = (2_u64..8, 3_u64..20).prop_map(|(group, replica)| Command::ReportWhole {
         group: GroupId(group),
-        index: LogIndex(index),
+        replica: ReplicaId(replica),
     });
     let limit = (2_u64..8, 0_u64..30, 0_u32..3).prop_map(|(group, iops, burst)| Command::LimitVolume {
         group: GroupId(group),
