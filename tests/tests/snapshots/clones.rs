@@ -126,6 +126,8 @@ fn a_clone_is_there_at_once_and_outlives_its_source_and_power_cuts_on_its_way_to
             check_pieces(cluster, &[0, 1, 2], volume, seed)?;
         }
         ensure!(!is_whole(cluster, "copy")?, "nothing would be tested");
+        let source = cluster.volume("data")?;
+        ensure!(source["snapshots"] == 1, "a snapshot of a clone is shown: {source}");
         write_pieces(cluster, "larger", 900)?;
         // What clones need stays, without a name.
         cluster.json(&["snapshot", "delete", "data", "kept"])?;

@@ -233,8 +233,12 @@ pub fn leader_of<'a>(volume: &VolumeRecord, survey: &'a Survey) -> Option<(Membe
 /// A volume with what the survey found of it.
 pub fn describe(catalogue: &Catalogue, volume: &VolumeRecord, survey: &Survey) -> api::Volume {
     let mut message = convert::volume(volume);
+    let hidden = catalogue.hidden_snapshots(volume.group);
     for replica in message.replicas.iter_mut().chain(&mut message.joining) {
         replica.status = survey.replicas.get(&ReplicaId(replica.replica_id)).cloned();
+        if let Some(status) = &mut replica.status {
+            status.snapshots = status.snapshots.saturating_sub(hidden);
+        }
     }
     let leader = leader_of(volume, survey);
     if let Some((member, status)) = &leader {

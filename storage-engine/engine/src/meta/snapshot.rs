@@ -129,6 +129,14 @@ impl Catalogue {
         self.snapshots.range(numbers).map(|(_, snapshot)| snapshot)
     }
 
+    /// How many snapshots a volume has that nobody is shown.
+    pub fn hidden_snapshots(&self, group: GroupId) -> u64 {
+        let made = self
+            .snapshots_of(group)
+            .filter(|snapshot| snapshot.phase == SnapshotPhase::Ready);
+        made.filter(|snapshot| snapshot.hidden).count() as u64
+    }
+
     /// The snapshot of a volume of that name.
     pub fn snapshot_by_name(&self, group: GroupId, name: &str) -> Option<&SnapshotRecord> {
         self.snapshots_of(group)
