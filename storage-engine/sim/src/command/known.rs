@@ -6,37 +6,32 @@ use cairn_core::mutation::Mutation;
 /// The seed that caught a fault last.
 pub(crate) const fn known_seed(mutation: Mutation) -> u64 {
     match mutation {
-        Mutation::FailedFlushTrusted | Mutation::ReencryptedOnResend => 2,
         Mutation::LeaseTooLong
         | Mutation::LeaseFromArrival
         | Mutation::OldSlotDropped
+        | Mutation::MergeDropsAll
         | Mutation::MergeKeepsAll
         | Mutation::SnapshotAtAnotherIndex
-        | Mutation::AppliedOutOfOrder
-        | Mutation::HardStateForgotten
+        | Mutation::TailPayloadUnchecked
         | Mutation::FramesOutOfOrder => 3,
-        Mutation::EdgesInCipher | Mutation::UnalignedInClear => 4,
-        Mutation::LeaseKeptOnTransfer
-        | Mutation::MergeDropsAll
-        | Mutation::OverlapsUnlocked
-        | Mutation::BaseDroppedTooEarly => 5,
-        Mutation::ReadsBeforeOwnTerm | Mutation::CatchUpEndsEarly | Mutation::KeepsWhatItHasNot => 6,
-        Mutation::ReceivedPayloadUnchecked | Mutation::StateForgetsTrims | Mutation::MembersForgotten => 7,
-        Mutation::ReadUnchecked => 10,
-        Mutation::RepairUnchecked => 11,
-        Mutation::EpochUnchecked => 13,
-        Mutation::FlattenOverwritesNewer | Mutation::TrimShowsBase => 16,
-        Mutation::EdgesBeforeAttachment => 19,
+        Mutation::FailedFlushTrusted | Mutation::EdgesInCipher | Mutation::UnalignedInClear => 4,
+        Mutation::BaseDroppedTooEarly | Mutation::MovedUnchecked | Mutation::OverlapsUnlocked => 5,
+        Mutation::LeaseKeptOnTransfer | Mutation::ReadsWithoutLease | Mutation::RangeRefusalTrusted => 6,
+        Mutation::StateForgetsTrims | Mutation::UnreadableTakenForEnd | Mutation::MembersForgotten => 7,
+        Mutation::StageForgetsCommit | Mutation::HardStateForgotten => 9,
+        Mutation::RepairUnchecked | Mutation::EdgesBeforeAttachment => 11,
+        Mutation::ReadsBeforeOwnTerm | Mutation::ScrubUnchecked => 12,
+        Mutation::EpochUnchecked => 15,
+        Mutation::TrimShowsBase | Mutation::ResendsUnderSameEpoch => 16,
+        Mutation::EmptyAppendJoined => 17,
+        Mutation::ReceivedPayloadUnchecked => 19,
         Mutation::ResumesAfterTheft => 20,
-        Mutation::ReadsWithoutLease | Mutation::EmptyAppendJoined => 22,
-        Mutation::VotesAfterRestart => 23,
-        Mutation::TailPayloadUnchecked => 25,
         Mutation::DamageTakenForTorn => 30,
+        Mutation::FreedBeforeDurable => 37,
         Mutation::CommitOneTooFar => 42,
-        Mutation::StageForgetsCommit => 55,
-        Mutation::ScrubUnchecked => 78,
-        Mutation::ResendsUnderSameEpoch => 98,
-        Mutation::MovedAgain => 101,
+        Mutation::FlattenOverwritesNewer => 67,
+        Mutation::VotesAfterRestart => 92,
+        Mutation::MovedAgain => 652,
         // Most are caught by the first.
         _ => 1,
     }
