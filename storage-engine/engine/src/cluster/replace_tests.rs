@@ -172,15 +172,15 @@ async fn what_could_not_succeed_now_is_refused_and_the_way_out_named() {
     assert_eq!(nobody.code(), Code::NotFound);
     assert!(nobody.message().contains("cairn cluster add"), "{}", nobody.message());
     bench.stop(newcomer).await;
-    let silent = bench.replace(1, &old, &new).await.unwrap_err();
-    assert_eq!(silent.code(), Code::FailedPrecondition);
-    assert!(
+    // For a moment it says that it is stopping.
+    until("the engine is known to be silent", async || {
+        let silent = bench.replace(1, &old, &new).await.unwrap_err();
+        assert_eq!(silent.code(), Code::FailedPrecondition);
         silent
             .message()
-            .contains("cannot take the place of another: the engine of node 'n3'"),
-        "{}",
-        silent.message()
-    );
+            .contains("cannot take the place of another: the engine of node 'n3'")
+    })
+    .await;
     bench.start(newcomer).await;
     // Two replicas of three are gone from their disks: what is left is no majority.
     let group = GroupId(bench.volume(0, "v").await.unwrap().volume_id);
