@@ -308,6 +308,7 @@ mod tests {
             include_str!("group/lease.rs"),
             include_str!("group/read.rs"),
             include_str!("group/request.rs"),
+            include_str!("map/fill.rs"),
             include_str!("map/relocate.rs"),
             include_str!("space/checkpoint.rs"),
             include_str!("map/snapshots.rs"),

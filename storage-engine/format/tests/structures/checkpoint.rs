@@ -391,7 +391,7 @@ fn more_members_than_a_group_has_are_refused() {
     let with_members = |count: u8| {
         let mut bytes = Table::default().encode().to_vec();
         bytes[12..16].copy_from_slice(&1_u32.to_le_bytes());
-        let mut group = vec![0; 17 * 8 + 16];
+        let mut group = vec![0; 17 * 8 + 16 + 2 * 24];
         group.extend([count, 0, 0, 0]);
         group.resize(group.len() + usize::from(count) * 40 + 4 * 4, 0);
         bytes.splice(16..16, group);
