@@ -35,6 +35,7 @@ const READS_MAX: usize = 16;
 const READ_TRIES: u32 = 3;
 
 /// What was read of a checkpoint.
+#[derive(Default)]
 pub(crate) struct Loaded {
     /// Its generation; 0 where there was none yet.
     pub(crate) generation: u64,
@@ -100,14 +101,7 @@ impl Loading {
             anchors: [None, None],
             chosen: None,
             chunks: Vec::new(),
-            loaded: Loaded {
-                generation: 0,
-                place: None,
-                table: Table::default(),
-                chunks: Vec::new(),
-                groups: BTreeMap::new(),
-                bytes_read: 0,
-            },
+            loaded: Loaded::default(),
             stretches: VecDeque::new(),
             reads: BTreeMap::new(),
             rows: Rows::none(),
@@ -162,17 +156,7 @@ impl Loading {
         }
         self.read_pages(io_ids, out);
         let is_done = self.reads.is_empty() && self.chosen.is_some();
-        is_done.then(|| {
-            let nothing = Loaded {
-                generation: 0,
-                place: None,
-                table: Table::default(),
-                chunks: Vec::new(),
-                groups: BTreeMap::new(),
-                bytes_read: 0,
-            };
-            Outcome::Loaded(Box::new(std::mem::replace(&mut self.loaded, nothing)))
-        })
+        is_done.then(|| Outcome::Loaded(Box::new(std::mem::take(&mut self.loaded))))
     }
 
     fn read(

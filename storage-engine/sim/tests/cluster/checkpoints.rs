@@ -154,21 +154,42 @@ fn an_older_checkpoint_is_used_whole_or_not_at_all() {
     assert_whole(&mut cluster, &spec, 3);
 }
 
-#[test]
-fn commands_of_the_meta_group_outlive_checkpoints_and_restarts() {
+/// One node with a meta group, whose commands somebody applies.
+fn with_meta(seed: u64, disk_mib: u64) -> Cluster {
     let mut cluster = Cluster::new(Setup {
         nodes: 1,
-        disk_bytes: 128 << 20,
+        disk_bytes: disk_mib << 20,
         segment_bytes: 2 << 20,
-        ..Setup::new(32)
+        ..Setup::new(seed)
     });
     let meta = cluster.spec(GroupId::META, 0, 1);
     cluster.create(&meta);
+    apply_from_the_first(&mut cluster);
+    cluster
+}
+
+fn apply_from_the_first(cluster: &mut Cluster) {
     let start = Command::StartApply {
         group: GroupId::META,
         applied: LogIndex(0),
     };
-    assert_eq!(cluster.command(0, start.clone()), Ok(CommandReply::Done));
+    assert_eq!(cluster.command(0, start), Ok(CommandReply::Done));
+}
+
+/// The node loses power; it leads the meta group and a volume again, and applies all commands once more.
+fn restart_with_meta(cluster: &mut Cluster, volume: GroupId) {
+    cluster.crash(0);
+    cluster.start(0);
+    cluster.settle_start();
+    apply_from_the_first(cluster);
+    cluster.await_leader(GroupId::META, Duration::from_secs(10));
+    cluster.await_leader(volume, Duration::from_secs(10));
+    cluster.run(Duration::from_secs(1));
+}
+
+#[test]
+fn commands_of_the_meta_group_outlive_checkpoints_and_restarts() {
+    let mut cluster = with_meta(32, 128);
     cluster.await_leader(GroupId::META, Duration::from_secs(10));
     for round in 0..3_u8 {
         for i in 0..4 {
@@ -191,13 +212,7 @@ fn commands_of_the_meta_group_outlive_checkpoints_and_restarts() {
             cluster.run(Duration::from_secs(1));
         }
         let before = cluster.status(0, GroupId::META);
-        cluster.crash(0);
-        cluster.start(0);
-        cluster.settle_start();
-        assert_eq!(cluster.command(0, start.clone()), Ok(CommandReply::Done));
-        cluster.await_leader(GroupId::META, Duration::from_secs(10));
-        cluster.await_leader(volume.group, Duration::from_secs(10));
-        cluster.run(Duration::from_secs(1));
+        restart_with_meta(&mut cluster, volume.group);
         assert!(cluster.status(0, GroupId::META).applied >= before.applied);
     }
 }
@@ -205,19 +220,7 @@ fn commands_of_the_meta_group_outlive_checkpoints_and_restarts() {
 /// Commands are kept for good, and their place in the log comes to be used again.
 #[test]
 fn the_log_comes_round_to_where_commands_were() {
-    let mut cluster = Cluster::new(Setup {
-        nodes: 1,
-        disk_bytes: 48 << 20,
-        segment_bytes: 2 << 20,
-        ..Setup::new(33)
-    });
-    let meta = cluster.spec(GroupId::META, 0, 1);
-    cluster.create(&meta);
-    let start = Command::StartApply {
-        group: GroupId::META,
-        applied: LogIndex(0),
-    };
-    assert_eq!(cluster.command(0, start.clone()), Ok(CommandReply::Done));
+    let mut cluster = with_meta(33, 48);
     let volume = cluster.spec(VOLUME, 512, 1);
     cluster.create(&volume);
     let mut device = cluster.open(0, &volume);
@@ -235,13 +238,7 @@ fn the_log_comes_round_to_where_commands_were() {
             assert_eq!(reply, Ok(BlockReply::Done));
         }
         if round % 50 == 49 {
-            cluster.crash(0);
-            cluster.start(0);
-            cluster.settle_start();
-            assert_eq!(cluster.command(0, start.clone()), Ok(CommandReply::Done));
-            cluster.await_leader(GroupId::META, Duration::from_secs(10));
-            cluster.await_leader(VOLUME, Duration::from_secs(10));
-            cluster.run(Duration::from_secs(1));
+            restart_with_meta(&mut cluster, VOLUME);
             let applied = cluster.nodes[0].applied.iter().map(|(_, _, data)| data.clone());
             assert_eq!(applied.collect::<Vec<_>>(), wanted, "round {round}");
             device = cluster.open(0, &volume);
