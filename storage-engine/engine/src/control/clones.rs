@@ -11,8 +11,8 @@ use super::volumes::refuse;
 use super::{convert, encryption, route, snapshots, volumes};
 use crate::engine::Engine;
 use crate::meta::clone::check_same;
-use crate::meta::decide::{check_limits, check_volume, existing_volume};
-use crate::meta::encryption::{Wanted, check_wanted};
+use crate::meta::decide::{check_limits, check_volume};
+use crate::meta::encryption::Wanted;
 use crate::meta::{Catalogue, Command, SnapshotPhase, Source, VolumeRecord};
 
 /// What is asked for, with what the source says where the request does not.
@@ -91,23 +91,13 @@ pub(super) async fn create_record(engine: &Arc<Engine>, request: &api::CreateVol
     if asked.size_bytes > 0 {
         check_volume(&request.name, asked.size_bytes, asked.replicas).map_err(refuse)?;
     }
-    let existing = existing_volume(
-        &catalogue,
-        &request.name,
-        asked.size_bytes,
-        asked.replicas,
-        asked.limits,
-    );
-    if let Some(group) = existing.map_err(refuse)? {
-        let key_name = Some(request.key_name.as_str()).filter(|name| !name.is_empty());
-        let wanted = match volume.encryption {
-            Some(_) => Wanted::Encrypted(key_name),
-            None => Wanted::Plain,
-        };
-        if let Some(known) = catalogue.volumes.get(&group) {
-            check_wanted(known, wanted).map_err(refuse)?;
-            check_same(known, Some(&asked.source)).map_err(refuse)?;
-        }
+    let key_name = Some(request.key_name.as_str()).filter(|name| !name.is_empty());
+    let wanted = match volume.encryption {
+        Some(_) => Wanted::Encrypted(key_name),
+        None => Wanted::Plain,
+    };
+    let shape = (asked.size_bytes, asked.replicas, asked.limits);
+    if let Some(group) = volumes::existing(&catalogue, &request.name, shape, wanted, Some(&asked.source))? {
         return Ok(group);
     }
     let places: Vec<_> = volume.replicas.iter().map(|one| (one.node, one.disk)).collect();
@@ -119,7 +109,7 @@ pub(super) async fn create_record(engine: &Arc<Engine>, request: &api::CreateVol
         encryption,
         source: Some(asked.source.clone()),
     };
-    let group = encryption::create_clone(engine, &volume, &request.key_name, command).await?;
+    let group = encryption::create_clone(engine, &volume, (&request.name, key_name), command).await?;
     tracing::info!(clone = request.name, %group, of = volume.name, "a clone is asked for");
     Ok(group)
 }

@@ -73,22 +73,22 @@ pub(super) async fn create_record(
     let Wanted::Encrypted(key_name) = wanted(request)? else {
         return volume_of(&engine.meta.execute(&command(None)).await?);
     };
-    create_encrypted(engine, KeyOf::Fresh(key_name), command).await
+    create_encrypted(engine, &request.name, KeyOf::Fresh(key_name), command).await
 }
 
 /// On the meta leader: commits the creation of a clone, with its source's data key wrapped anew if that is encrypted.
 pub(super) async fn create_clone(
     engine: &Arc<Engine>,
     source: &VolumeRecord,
-    key_name: &str,
+    (name, key_name): (&str, Option<&str>),
     command: impl Fn(Option<PlannedEncryption>) -> Command,
 ) -> Result<GroupId, Status> {
     let Some(key) = &source.encryption else {
         return volume_of(&engine.meta.execute(&command(None)).await?);
     };
-    let key_name = check_key_name(Some(key_name).filter(|name| !name.is_empty()))?;
+    let key_name = check_key_name(key_name)?;
     let of = owner(&engine.meta.view(), source.group)?;
-    create_encrypted(engine, KeyOf::Source(of, key, key_name), command).await
+    create_encrypted(engine, name, KeyOf::Source(of, key, key_name), command).await
 }
 
 /// The data key of a new volume, and the master key that wraps it.
@@ -102,6 +102,7 @@ enum KeyOf<'a> {
 /// Commits the creation of an encrypted volume, whose key is wrapped for the number that the volume will get.
 async fn create_encrypted(
     engine: &Arc<Engine>,
+    name: &str,
     of: KeyOf<'_>,
     command: impl Fn(Option<PlannedEncryption>) -> Command,
 ) -> Result<GroupId, Status> {
@@ -123,7 +124,7 @@ async fn create_encrypted(
         }
     }
     Err(Status::aborted(format!(
-        "the volume was not created: {RACES_MAX} others were at the same time; ask again"
+        "volume '{name}' was not created: {RACES_MAX} others were at the same time; ask again"
     )))
 }
 

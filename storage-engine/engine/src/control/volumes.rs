@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cairn_api::control as api;
 use cairn_api::ids::GroupId;
+use cairn_api::limits::VolumeLimits;
 use cairn_core::event::{Command as CoreCommand, CommandError};
 use tokio::time::Instant;
 use tonic::Status;
@@ -15,10 +16,10 @@ use crate::disks::{AskError, ask};
 use crate::engine::Engine;
 use crate::meta::clone::check_same;
 use crate::meta::decide::{check_limits, check_volume, existing_volume};
-use crate::meta::encryption::check_wanted;
+use crate::meta::encryption::{Wanted, check_wanted};
 use crate::meta::group::MetaError;
 use crate::meta::placement::{NodeReport, place};
-use crate::meta::{Catalogue, Command, VolumePhase, VolumeRecord};
+use crate::meta::{Catalogue, Command, Source, VolumePhase, VolumeRecord};
 
 /// How long a creation waits for its replicas and a leader before it returns the volume as it is then.
 const CREATE_PATIENCE: Duration = Duration::from_secs(20);
@@ -70,18 +71,30 @@ async fn create_record(engine: &Arc<Engine>, request: &api::CreateVolumeRequest)
     check_limits(&limits).map_err(refuse)?;
     let wanted = encryption::wanted(request)?;
     let catalogue = engine.meta.barrier().await?;
-    let existing = existing_volume(&catalogue, &request.name, request.size_bytes, replicas, limits);
-    if let Some(group) = existing.map_err(refuse)? {
-        if let Some(volume) = catalogue.volumes.get(&group) {
-            check_wanted(volume, wanted).map_err(refuse)?;
-            check_same(volume, None).map_err(refuse)?;
-        }
+    let shape = (request.size_bytes, replicas, limits);
+    if let Some(group) = existing(&catalogue, &request.name, shape, wanted, None)? {
         return Ok(group);
     }
     let reports = reports(engine, &catalogue).await;
     let places =
         place(&catalogue, &reports, replicas).map_err(|error| Status::failed_precondition(error.to_string()))?;
     encryption::create_record(engine, request, &places).await
+}
+
+/// The volume that is asked for, if it is there already; refused if another one has its name.
+pub(super) fn existing(
+    catalogue: &Catalogue,
+    name: &str,
+    (size_bytes, replicas, limits): (u64, usize, VolumeLimits),
+    wanted: Wanted<'_>,
+    source: Option<&Source>,
+) -> Result<Option<GroupId>, Status> {
+    let existing = existing_volume(catalogue, name, size_bytes, replicas, limits).map_err(refuse)?;
+    if let Some(volume) = existing.and_then(|group| catalogue.volumes.get(&group)) {
+        check_wanted(volume, wanted).map_err(refuse)?;
+        check_same(volume, source).map_err(refuse)?;
+    }
+    Ok(existing)
 }
 
 /// What every engine says of its disks, in the catalogue's order.
